@@ -1,0 +1,298 @@
+//! What is to be told: both lanes with their buffers in memory and on disk, and what is latest-wins. Filled by
+//! the agent's loop, drained by the connection; neither waits for the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use evenkeel_common::event::{AgentEvent, EventKind, Loss, LossKind};
+use evenkeel_common::guest::{GuestFacts, GuestProfile};
+use evenkeel_common::id::Vmid;
+use evenkeel_common::node::NodeFacts;
+use evenkeel_common::sample::{SeriesId, SeriesKey, Tick};
+use evenkeel_proto::v1;
+use tokio::sync::Notify;
+
+use super::ring::Ring;
+use crate::spool::{Chunk, Row, Spool};
+
+/// What the aggregator asks an agent to do, within bounds; `None` leaves the agent's own configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Between ticks, 1000 to 60 000 ms.
+    pub interval_ms: Option<u32>,
+    /// Between profile reports, 10 to 3600 s.
+    pub profile_interval_s: Option<u32>,
+}
+
+impl From<v1::Settings> for Settings {
+    /// Values out of bounds count as not set.
+    fn from(wire: v1::Settings) -> Self {
+        let within = |value: u32, low, high| (low..=high).contains(&value).then_some(value);
+        Self {
+            interval_ms: within(wire.interval_ms, 1000, 60_000),
+            profile_interval_s: within(wire.profile_interval_s, 10, 3600),
+        }
+    }
+}
+
+/// The lanes, shared between the agent's loop and its connection.
+#[derive(Clone, Debug)]
+pub struct SharedLanes {
+    lanes: Arc<Mutex<Lanes>>,
+    changed: Arc<Notify>,
+}
+
+impl SharedLanes {
+    /// Shares `lanes`.
+    #[must_use]
+    pub fn new(lanes: Lanes) -> Self {
+        Self { lanes: Arc::new(Mutex::new(lanes)), changed: Arc::default() }
+    }
+
+    /// Access without telling the connection.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Lanes> {
+        // No code under the lock leaves the lanes half changed.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the lanes and tells the connection that there is something new.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Lanes) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_one();
+        result
+    }
+
+    /// Waits for the next [`Self::update`], also one that happened since the last call.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Writes everything that is only in memory to disk and ends in order.
+    pub fn close(self) {
+        self.lock().close();
+    }
+}
+
+/// The lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    spool: Option<Spool>,
+    ring: Ring,
+    ring_ticks: usize,
+    names: HashMap<SeriesId, Arc<SeriesKey>>,
+    latest: Option<(u64, Row)>,
+    profiles: BTreeMap<Vmid, GuestProfile>,
+    facts: NodeFacts,
+    guests: Vec<GuestFacts>,
+    settings: Settings,
+}
+
+impl Lanes {
+    /// Over a spool, holding at most `ring_ticks` unacknowledged ticks in memory before they go to disk.
+    #[must_use]
+    pub fn new(spool: Spool, ring_ticks: usize, facts: NodeFacts) -> Self {
+        Self {
+            spool: Some(spool),
+            ring: Ring::default(),
+            ring_ticks,
+            names: HashMap::new(),
+            latest: None,
+            profiles: BTreeMap::new(),
+            facts,
+            guests: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// Adds a tick; `key_of` names its series. Also gives events that the disk refused another try.
+    pub fn push_tick(&mut self, tick: &Tick, key_of: impl Fn(SeriesId) -> Option<SeriesKey>) {
+        let mut values = Vec::with_capacity(tick.values.len());
+        for &(id, value) in &tick.values {
+            let Some(key) = self.names.get(&id).cloned().or_else(|| key_of(id).map(Arc::new)) else {
+                continue;
+            };
+            if let Some(steps) = key.metric.quantise(value) {
+                values.push((id, steps));
+                self.names.entry(id).or_insert(key);
+            }
+        }
+        if self.names.len() > 2 * values.len() + 64 {
+            // Series that ended; chunks keep the names they need.
+            let live: std::collections::HashSet<_> = values.iter().map(|(id, _)| *id).collect();
+            self.names.retain(|id, _| live.contains(id));
+        }
+        let Some(spool) = &mut self.spool else { return };
+        let seq = spool.take_sample_number();
+        spool.retry();
+        let uptime_ms = u64::try_from(tick.uptime.as_millis()).unwrap_or(u64::MAX);
+        let row = Row { at: tick.at, uptime_ms, values };
+        self.ring.push(seq, &row, |id| self.names.get(&id).cloned());
+        self.latest = Some((seq, row));
+        while self.ring.ticks() > self.ring_ticks {
+            self.spill();
+        }
+    }
+
+    /// Stores events; they go out after that.
+    pub fn emit(&mut self, events: impl IntoIterator<Item = AgentEvent>) {
+        if let Some(spool) = &mut self.spool {
+            spool.emit(events);
+        }
+    }
+
+    /// Number of the next anomaly.
+    pub fn take_anomaly_number(&mut self) -> u64 {
+        self.spool.as_mut().map_or(1, Spool::take_anomaly_number)
+    }
+
+    /// Replaces the profiles of these guests.
+    pub fn report(&mut self, profiles: impl IntoIterator<Item = GuestProfile>) {
+        self.profiles.extend(profiles.into_iter().map(|profile| (profile.vmid, profile)));
+    }
+
+    /// What the node is, for the next hello.
+    pub fn set_facts(&mut self, facts: NodeFacts) {
+        self.facts = facts;
+    }
+
+    /// The guests that run now, for the next hello.
+    pub fn set_guests(&mut self, guests: Vec<GuestFacts>) {
+        self.profiles.retain(|vmid, _| guests.iter().any(|guest| guest.vmid == *vmid));
+        self.guests = guests;
+    }
+
+    /// What the aggregator last asked for.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    pub(super) fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Lowest tick number held, or the next one when none is.
+    pub(super) fn first_sample(&self) -> u64 {
+        self.next_held(0).unwrap_or_else(|| self.next_sample())
+    }
+
+    /// Number of the next tick.
+    pub(super) fn next_sample(&self) -> u64 {
+        self.spool.as_ref().map_or(1, Spool::next_sample)
+    }
+
+    /// Number of the next event.
+    pub(super) fn next_event(&self) -> u64 {
+        self.spool.as_ref().map_or(1, Spool::next_event)
+    }
+
+    /// First tick held from `seq` on. What is on disk is older than what is in memory.
+    pub(super) fn next_held(&self, seq: u64) -> Option<u64> {
+        let stored = self.spool.as_ref().and_then(|spool| spool.next_stored_sample(seq));
+        stored.or_else(|| self.ring.next_held(seq))
+    }
+
+    /// The chunk that holds tick `seq`, or the next one; damage on the way becomes an event.
+    pub(super) fn chunk_from(&mut self, seq: u64) -> Option<Chunk> {
+        let (stored, losses) = self.spool.as_mut().map(|spool| spool.chunk_from(seq)).unwrap_or_default();
+        self.tell(losses);
+        stored.or_else(|| self.ring.chunk_from(seq))
+    }
+
+    /// Tick `seq` if it is still in memory as it was read.
+    pub(super) fn latest(&self) -> Option<(u64, &Row)> {
+        self.latest.as_ref().map(|(seq, row)| (*seq, row))
+    }
+
+    /// The name of a series that is in use.
+    pub(super) fn key(&self, id: SeriesId) -> Option<&Arc<SeriesKey>> {
+        self.names.get(&id)
+    }
+
+    pub(super) fn events_from(&mut self, from: u64, most: usize) -> Vec<v1::Event> {
+        self.spool.as_mut().map(|spool| spool.events_from(from, most)).unwrap_or_default()
+    }
+
+    /// Takes up to `most` profiles that have not been told yet.
+    pub(super) fn take_profiles(&mut self, most: usize) -> Vec<GuestProfile> {
+        std::iter::from_fn(|| self.profiles.pop_first()).take(most).map(|(_, profile)| profile).collect()
+    }
+
+    /// Frees what is durable at the aggregator.
+    pub(super) fn free(&mut self, events: u64, samples: u64) {
+        self.ring.free_to(samples);
+        if let Some(spool) = &mut self.spool {
+            spool.free(events, samples);
+        }
+    }
+
+    /// Begins a new epoch; see [`Spool::renew_epoch`].
+    pub(super) fn renew_epoch(&mut self, epoch: [u8; 16]) {
+        if let Some(spool) = &mut self.spool {
+            spool.renew_epoch(epoch);
+        }
+    }
+
+    pub(super) fn hello(&self, wall_ms: i64, uptime_ms: u64) -> v1::Hello {
+        let (version_min, version_max) = evenkeel_proto::VERSIONS;
+        v1::Hello {
+            version_min,
+            version_max,
+            capabilities: evenkeel_proto::CAPABILITY_ZSTD,
+            epoch: self.spool.as_ref().map(|spool| spool.epoch().to_vec()).unwrap_or_default(),
+            first_event: self.spool.as_ref().map_or(1, Spool::first_event),
+            next_event: self.next_event(),
+            first_sample: self.first_sample(),
+            next_sample: self.next_sample(),
+            facts: Some(self.facts.clone().into()),
+            guests: self.guests.iter().cloned().map(Into::into).collect(),
+            wall_ms,
+            uptime_ms,
+        }
+    }
+
+    /// Moves the oldest chunk from memory to disk.
+    fn spill(&mut self) {
+        if let Some(chunk) = self.ring.pop() {
+            let losses = self.spool.as_mut().map(|spool| spool.store(&chunk)).unwrap_or_default();
+            self.tell(losses);
+        }
+    }
+
+    fn tell(&mut self, losses: Vec<Loss>) {
+        let (at, uptime_ms) =
+            self.latest.as_ref().map(|(_, row)| (row.at, row.uptime_ms)).unwrap_or_default();
+        for loss in &losses {
+            let Loss { count, how, .. } = loss;
+            match how {
+                LossKind::ThinnedTo10s | LossKind::ThinnedTo60s => {
+                    tracing::info!(count, ?how, "samples were thinned to stay within the spool's cap");
+                }
+                LossKind::Dropped | LossKind::Unwritten | LossKind::Damaged => {
+                    tracing::warn!(count, ?how, "samples were lost");
+                }
+            }
+        }
+        self.emit(losses.into_iter().map(|loss| AgentEvent {
+            at,
+            uptime_ms,
+            kind: EventKind::SamplesLost(loss),
+        }));
+    }
+
+    fn close(&mut self) {
+        while self.ring.ticks() > 0 {
+            self.spill();
+        }
+        if let Some(spool) = self.spool.take() {
+            spool.close();
+        }
+    }
+}
+
+#[cfg(test)]
+impl Lanes {
+    pub(super) fn ticks_in_memory(&self) -> usize {
+        self.ring.ticks()
+    }
+}

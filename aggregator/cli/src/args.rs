@@ -1,0 +1,253 @@
+//! The command line: what can be typed, and what it says about itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use evenkeel_common::id::{ClusterId, DecisionId, NodeId, Vmid};
+
+use crate::render::tone::ACTIONS;
+
+const AFTER_HELP: &str = "\
+Configuration: the first of --config FILE, $EVENKEEL_CONFIG, ~/.config/evenkeel/ctl.toml, /etc/evenkeel/ctl.toml:
+  endpoint = \"https://127.0.0.1:7443\"   # the aggregator
+  ca_file = \"ca.pem\"                    # its CA; paths are relative to this file
+  token_file = \"token\"                  # who you are
+  server_name = \"aggregator.example\"    # optional: the name in its certificate
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not reachable, 4 not allowed, 130 interrupted.";
+
+/// Asks the aggregator of evenkeel, explains its decisions, pauses and resumes them.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeelctl", version, after_help = AFTER_HELP, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// The ctl.toml to use
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to print: tables for people, or JSON objects (a field without data is null; --watch prints one
+    /// object a line)
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORMAT")]
+    pub output: Output,
+    /// Address of the aggregator, instead of the one in ctl.toml
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Only this cluster
+    #[arg(long, global = true)]
+    pub cluster: Option<ClusterId>,
+    /// Show times in UTC instead of this machine's time zone
+    #[arg(long, global = true)]
+    pub utc: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// How the aggregator and its clusters are
+    Status,
+    /// The nodes with load, score and how fresh their data is
+    Nodes {
+        /// Everything about this one node
+        node: Option<NodeId>,
+    },
+    /// The guests with where they run and what they use
+    Guests {
+        /// Everything about this one guest
+        #[arg(value_parser = vmid)]
+        vmid: Option<Vmid>,
+        /// Only guests on this node
+        #[arg(long)]
+        node: Option<NodeId>,
+    },
+    /// How guests usually behave
+    Profiles {
+        /// Everything about this one guest
+        #[arg(value_parser = vmid)]
+        vmid: Option<Vmid>,
+    },
+    /// Series that are, or were, not themselves
+    Anomalies(AnomaliesArgs),
+    /// What the decision runs came to
+    Decisions(DecisionsArgs),
+    /// Why a guest moves or does not, as a text that can be forwarded; without an argument: the last run
+    Explain(ExplainArgs),
+    /// Decide a stored run again from its snapshot and compare; fails when the result differs
+    Replay {
+        /// A decision of the run, as `decisions` prints it; without: the last run of --cluster
+        decision: Option<DecisionId>,
+    },
+    /// Stop migrations from being started, in all clusters or in --cluster
+    Pause {
+        /// Why, for those who find it paused
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+    },
+    /// Let migrations be started again
+    Resume,
+    /// Work with configuration files
+    Config {
+        /// What.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Write everything the aggregator keeps to a file, as newline-delimited JSON
+    Export {
+        /// Where to; - is standard output
+        file: PathBuf,
+        /// Replace the file when it exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print a completion script, for example: evenkeelctl completions bash > /etc/bash_completion.d/evenkeelctl
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands into a directory
+    Man {
+        /// Where to write all pages
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Which anomalies.
+#[derive(Debug, Args)]
+pub struct AnomaliesArgs {
+    /// How far back, like 90s, 15m, 24h or 7d [default: 24h]
+    #[arg(long, value_parser = span, value_name = "SPAN")]
+    pub since: Option<Duration>,
+    /// Only of this node
+    #[arg(long)]
+    pub node: Option<NodeId>,
+    /// Only of this guest
+    #[arg(long, value_parser = vmid, value_name = "VMID")]
+    pub guest: Option<Vmid>,
+    /// Only those still open
+    #[arg(long)]
+    pub open: bool,
+    /// Print each as it opens or closes, until Ctrl-C; with --since, past ones first
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Which decisions.
+#[derive(Debug, Args)]
+pub struct DecisionsArgs {
+    /// How far back, like 90s, 15m, 24h or 7d [default: 1h]
+    #[arg(long, value_parser = span, value_name = "SPAN")]
+    pub since: Option<Duration>,
+    /// Only about this guest
+    #[arg(long, value_parser = vmid, value_name = "VMID")]
+    pub guest: Option<Vmid>,
+    /// Only those that came to this
+    #[arg(long, value_parser = PossibleValuesParser::new(ACTIONS.map(|(name, _)| name)))]
+    pub action: Option<String>,
+    /// Print each as it is made, until Ctrl-C; with --since, past ones first
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// What to explain: at most one.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct ExplainArgs {
+    /// A decision, as `decisions` prints it
+    pub decision: Option<DecisionId>,
+    /// The last decision about this guest, or why there is none
+    #[arg(long, value_parser = vmid, value_name = "VMID")]
+    pub guest: Option<Vmid>,
+    /// Why guests stay on or leave this node
+    #[arg(long)]
+    pub node: Option<NodeId>,
+}
+
+/// What to do with a configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a ctl.toml and the files it names, without calling the aggregator
+    Check {
+        /// The file; without: the one that would be used
+        file: Option<PathBuf>,
+        /// Whose file it is, where its name and keys do not tell
+        #[arg(long, value_enum)]
+        kind: Option<ConfigKind>,
+    },
+}
+
+/// Whose configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfigKind {
+    /// ctl.toml, of evenkeelctl
+    Ctl,
+    /// agent.toml, of evenkeel-agent
+    Agent,
+    /// aggregator.toml, of evenkeel-aggregator
+    Aggregator,
+}
+
+fn vmid(text: &str) -> Result<Vmid, String> {
+    let number: u32 = text
+        .parse()
+        .map_err(|_| "a vmid is a number from 100 to 999999999, as in `evenkeelctl guests`".to_owned())?;
+    Vmid::new(number).map_err(|error| error.to_string())
+}
+
+/// Longest span taken, in seconds: ten years.
+const LONGEST_SPAN_S: u64 = 10 * 365 * 86_400;
+
+/// A span of time as people write it: a whole number and one of s, m, h, d.
+fn span(text: &str) -> Result<Duration, String> {
+    let unit = text.chars().last().filter(char::is_ascii_alphabetic);
+    let seconds = match unit {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        Some(other) => return Err(format!("there is no unit {other:?}; write 90s, 15m, 24h or 7d")),
+        None => return Err("the unit is missing; write 90s, 15m, 24h or 7d".to_owned()),
+    };
+    let number = text.get(..text.len() - 1).unwrap_or_default();
+    let count: u64 = number
+        .parse()
+        .map_err(|_| format!("{number:?} is not a whole number above zero; write 90s, 15m, 24h or 7d"))?;
+    match count.checked_mul(seconds) {
+        Some(total @ 1..=LONGEST_SPAN_S) => Ok(Duration::from_secs(total)),
+        Some(0) => Err("a span of zero holds nothing; write 90s, 15m, 24h or 7d".to_owned()),
+        _ => Err("longer than ten years; write 90s, 15m, 24h or 7d".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("24h", 86_400), ("7d", 604_800)] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in
+            ["", "h", "24", "24 h", "-1h", "1.5h", "0s", "1w", "1H", "99999999999999d", "4000d", "3µ", "é"]
+        {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,75 @@
+//! Filter 13: the cluster must be measurably better after the move, and the target within its limits.
+//!
+//! Memory with its reserve is a hard limit. CPU and pressure are limits too, except that a target may go over its
+//! threshold while it stays below what the source has left: on a cluster that is full everywhere, evening out helps.
+
+use evenkeel_common::decision::{Resource, Step, Verdict};
+use evenkeel_common::reason::Reason;
+use evenkeel_common::units::Bytes;
+
+use super::{Context, Filter};
+use crate::policy::Policy;
+use crate::recommend;
+use crate::score::fleet::Fleet;
+use crate::snapshot::Move;
+
+pub(super) struct Improvement;
+
+impl Filter for Improvement {
+    fn step(&self) -> Step {
+        Step::Improvement
+    }
+
+    fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
+        let Move { guest_index, target_index, .. } = *migration;
+        let (fleet, policy) = (context.fleet, context.policy);
+        let target = migration.target.id.clone();
+        if !fleet.fits(guest_index, target_index) {
+            let after = fleet.nodes[target_index].with(&fleet.guests[guest_index]);
+            return Verdict::Filtered(Reason::TargetMemory {
+                target,
+                free_after: bytes(after.memory - after.memory_used),
+                reserve: bytes(fleet.reserve_of(target_index)),
+            });
+        }
+        if let Some((resource, percent, limit_percent)) = over_limit(migration, fleet, policy) {
+            return Verdict::Filtered(Reason::TargetOverLimit { target, resource, percent, limit_percent });
+        }
+        let before = recommend::objective(fleet);
+        let improvement = recommend::improvement(fleet, guest_index, target_index);
+        let after = before - improvement;
+        if improvement < policy.min_improvement {
+            let needed = policy.min_improvement;
+            return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });
+        }
+        Verdict::Pass(Some(Reason::Improvement { before, after, improvement }))
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates; for people to read.
+fn bytes(value: f64) -> Bytes {
+    Bytes(value.max(0.0) as u64)
+}
+
+/// The limit that the target would exceed: resource, percent after the move, limit in percent.
+pub(super) fn over_limit(
+    migration: &Move<'_>,
+    fleet: &Fleet,
+    policy: &Policy,
+) -> Option<(Resource, f64, f64)> {
+    let guest = &fleet.guests[migration.guest_index];
+    let source = fleet.nodes[migration.source_index];
+    // Asked of the cluster before the run, the guest is still where it was.
+    let source = if fleet.place[migration.guest_index] == migration.source_index {
+        source.without(guest)
+    } else {
+        source
+    };
+    let target = fleet.nodes[migration.target_index].with(guest);
+    let limits = [
+        (Resource::Cpu, target.cpu_percent(), policy.cpu_threshold, source.cpu_percent()),
+        (Resource::Pressure, target.pressure_percent(), policy.pressure_threshold, source.pressure_percent()),
+    ];
+    let over = limits.iter().find(|(_, after, limit, left)| after > limit && after > left);
+    over.map(|&(resource, after, limit, _)| (resource, after, limit))
+}

@@ -1,0 +1,153 @@
+//! The filters a recommendation must pass. [`standard`] is the order; each filter is one file and one rule.
+//!
+//! A filter answers from the move and the [`Context`] alone. `run` stops at the first objection, `explain` asks all.
+
+pub(crate) mod affinity;
+mod confidence;
+mod conflict;
+mod cooldown;
+mod cost_benefit;
+mod cycle;
+mod guest_success;
+mod improvement;
+mod outcome;
+mod pattern;
+pub(crate) mod persistence;
+mod risk;
+mod rollback;
+mod standard;
+mod tags;
+mod trend;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_common::decision::{Step, Trail, TrailEntry, Verdict};
+use evenkeel_common::id::Vmid;
+use evenkeel_common::reason::Reason;
+use evenkeel_common::time::Timestamp;
+
+use crate::policy::Policy;
+use crate::score::fleet::Fleet;
+use crate::snapshot::{Move, PastMove, Snapshot};
+
+pub use persistence::{Memory, Observed};
+pub use standard::standard;
+pub(crate) use tags::Tags;
+
+/// One rule that may object to a move.
+pub trait Filter {
+    /// Its name and place.
+    fn step(&self) -> Step;
+
+    /// Its answer. `Filtered`: must not happen now. `Deferred`: better later. Never `NotAsked`.
+    fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict;
+}
+
+/// What filters may look at besides the move itself.
+pub struct Context<'a> {
+    /// The cluster with the moves accepted so far already made (sorted).
+    pub snapshot: &'a Snapshot,
+    /// Expected loads of the same.
+    pub(crate) fleet: &'a Fleet,
+    /// Expected loads before any move of this run.
+    pub(crate) before: &'a Fleet,
+    /// What tags and history say.
+    pub(crate) facts: &'a Facts,
+    /// The options.
+    pub policy: &'a Policy,
+}
+
+impl Context<'_> {
+    /// Successful moves of a guest that ended within `window`, oldest first.
+    pub(crate) fn moves_of(
+        &self,
+        guest: Vmid,
+        window: Duration,
+    ) -> impl DoubleEndedIterator<Item = &PastMove> {
+        let since = self.snapshot.at.before(window);
+        self.facts.moves_of(self.snapshot, guest).filter(move |past| past.ok && past.at > since)
+    }
+
+    /// Minutes since a moment.
+    pub(crate) fn minutes_since(&self, at: Timestamp) -> f64 {
+        self.snapshot.at.since(at).as_secs_f64() / 60.0
+    }
+}
+
+/// What follows from a sorted snapshot and does not change while moves are folded in.
+pub(crate) struct Facts {
+    /// Tags by guest index.
+    pub tags: Vec<Tags>,
+    /// Members of each affinity and anti-affinity tag, by guest index.
+    pub groups: BTreeMap<String, Vec<usize>>,
+    /// Indices into the history, by guest, oldest first.
+    history: BTreeMap<Vmid, Vec<usize>>,
+}
+
+impl Facts {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let tags: Vec<_> = snapshot.guests.iter().map(|guest| Tags::read(guest, &snapshot.nodes)).collect();
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, tags) in tags.iter().enumerate() {
+            for group in tags.together.iter().chain(&tags.apart) {
+                groups.entry(group.clone()).or_default().push(index);
+            }
+        }
+        let mut history: BTreeMap<Vmid, Vec<usize>> = BTreeMap::new();
+        for (index, past) in snapshot.history.iter().enumerate() {
+            history.entry(past.guest).or_default().push(index);
+        }
+        Self { tags, groups, history }
+    }
+
+    fn moves_of<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        guest: Vmid,
+    ) -> impl DoubleEndedIterator<Item = &'a PastMove> {
+        self.history.get(&guest).into_iter().flatten().map(|&index| &snapshot.history[index])
+    }
+
+    /// Tags that could not be followed, guest by guest.
+    pub(crate) fn warnings(&self) -> Vec<Reason> {
+        self.tags.iter().flat_map(|tags| tags.warnings.iter().cloned()).collect()
+    }
+}
+
+/// Asks in order until one objects; the rest is `NotAsked`.
+#[must_use]
+pub fn run(steps: &[Box<dyn Filter>], migration: &Move<'_>, context: &Context<'_>) -> Trail {
+    let mut stopped = false;
+    ask(steps, |filter| {
+        if stopped {
+            return Verdict::NotAsked;
+        }
+        let verdict = filter.judge(migration, context);
+        stopped = verdict.objection().is_some();
+        verdict
+    })
+}
+
+/// Asks every filter.
+#[must_use]
+pub fn explain(steps: &[Box<dyn Filter>], migration: &Move<'_>, context: &Context<'_>) -> Trail {
+    ask(steps, |filter| filter.judge(migration, context))
+}
+
+fn ask(steps: &[Box<dyn Filter>], mut judge: impl FnMut(&dyn Filter) -> Verdict) -> Trail {
+    let answers = steps.iter().map(AsRef::as_ref);
+    Trail(answers.map(|filter| TrailEntry { filter: filter.step(), verdict: judge(filter) }).collect())
+}
+
+/// The first objection alone, for the search: as [`run`] decides, without a trail.
+pub(crate) fn first_objection(
+    steps: &[Box<dyn Filter>],
+    migration: &Move<'_>,
+    context: &Context<'_>,
+) -> Option<(Step, Verdict)> {
+    steps.iter().find_map(|filter| {
+        let verdict = filter.judge(migration, context);
+        verdict.objection().is_some().then(|| (filter.step(), verdict))
+    })
+}

@@ -1,0 +1,408 @@
+//! The search: best move, judged, folded in, next.
+//!
+//! Each round takes the move with the highest improvement after its price, asks the filters, and, if none objects,
+//! continues on the cluster as it will be then. A move that is held leaves the search; its guest's next best target
+//! takes its place, unless the objection holds for every target. Ties go to the lower vmid, then the lower node name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use evenkeel_common::decision::{Action, Decision, Mover, Recommendation, Step, Trail, Verdict};
+use evenkeel_common::id::DecisionId;
+use evenkeel_common::reason::Reason;
+
+use crate::pipeline::affinity::concerns_guest;
+use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistence};
+use crate::policy::{Mode, Policy};
+use crate::recommend;
+use crate::score::fleet::Fleet;
+use crate::score::{score, strain};
+use crate::snapshot::{Candidate, Snapshot, takes_part};
+
+/// Moves that one run judges at most; keeps a cluster full of objections from taking for ever.
+const MAX_JUDGED: usize = 20_000;
+
+/// Held moves that are listed as decisions; the rest shows up in what explains nodes and guests.
+const MAX_HELD: usize = 10;
+
+/// How much may happen at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    per_run: u32,
+    concurrent: u32,
+    /// One out of and one into a node at a time.
+    one_per_node: bool,
+    per_day: u32,
+    /// Decisions that are listed at most, held ones not counted.
+    listed: usize,
+}
+
+impl Limits {
+    /// None: the whole plan at once.
+    pub(crate) const NONE: Self = Self {
+        per_run: u32::MAX,
+        concurrent: u32::MAX,
+        one_per_node: false,
+        per_day: u32::MAX,
+        listed: usize::MAX,
+    };
+
+    /// Those of a policy; the limit per day grows with the cluster.
+    pub(crate) fn of(policy: &Policy, snapshot: &Snapshot) -> Self {
+        let nodes = u32::try_from(snapshot.nodes.len()).unwrap_or(u32::MAX);
+        Self {
+            per_run: policy.max_migrations_per_run,
+            concurrent: policy.max_concurrent_migrations,
+            one_per_node: true,
+            per_day: policy.max_migrations_per_day.saturating_mul(nodes),
+            listed: 50,
+        }
+    }
+}
+
+/// A possible move of one guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Possible {
+    pub target: usize,
+    pub improvement: f64,
+    pub needed: f64,
+}
+
+impl Possible {
+    fn net(&self) -> f64 {
+        self.improvement - self.needed
+    }
+}
+
+/// The best move of a guest that a filter held, as it was judged.
+pub(crate) struct Held {
+    pub recommendation: Recommendation,
+    pub step: Step,
+    pub action: Action,
+    pub reason: Reason,
+    trail: Trail,
+}
+
+/// The state of the search.
+pub(crate) struct Planner<'a> {
+    pub snapshot: Snapshot,
+    policy: &'a Policy,
+    memory: &'a Memory,
+    limits: Limits,
+    steps: [Box<dyn Filter>; 13],
+    facts: Facts,
+    /// Expected loads before any move of this run.
+    pub before: Fleet,
+    pub fleet: Fleet,
+    /// Nodes that had something to be relieved of before any move.
+    pub sources_before: Vec<bool>,
+    /// Whether every filter is asked for the trail.
+    ask_all: bool,
+    /// Guests out of the search: decided, or no candidates.
+    closed: Vec<bool>,
+    barred: BTreeSet<(usize, usize)>,
+    /// Best move left of each guest, even if it is not worth it.
+    pub best: Vec<Option<Possible>>,
+    pub held: BTreeMap<usize, Held>,
+    pub decisions: Vec<Decision>,
+    observed: Vec<Observed>,
+    outs: BTreeSet<usize>,
+    ins: BTreeSet<usize>,
+    accepted: u32,
+}
+
+impl<'a> Planner<'a> {
+    /// Starts from a sorted snapshot whose own migrations under way are applied to it.
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        policy: &'a Policy,
+        memory: &'a Memory,
+        limits: Limits,
+        ask_all: bool,
+    ) -> Self {
+        let fleet = Fleet::of(&snapshot, policy);
+        let facts = Facts::of(&snapshot);
+        let flights = || snapshot.in_flight.iter();
+        let outs = flights().filter_map(|flight| snapshot.node_index(&flight.from)).collect();
+        let ins = flights().filter_map(|flight| snapshot.node_index(flight.to.as_ref()?)).collect();
+        let closed = snapshot.guests.iter().map(|guest| not_a_candidate(guest).is_some()).collect();
+        let guests = snapshot.guests.len();
+        Self {
+            steps: pipeline::standard(policy),
+            sources_before: sources(&snapshot, &fleet, policy),
+            before: fleet.clone(),
+            best: vec![None; guests],
+            snapshot,
+            policy,
+            memory,
+            limits,
+            facts,
+            fleet,
+            ask_all,
+            closed,
+            barred: BTreeSet::new(),
+            held: BTreeMap::new(),
+            decisions: Vec::new(),
+            observed: Vec::new(),
+            outs,
+            ins,
+            accepted: 0,
+        }
+    }
+
+    /// Searches until no move is worth it.
+    pub(crate) fn search(&mut self) {
+        self.refresh();
+        for _ in 0..MAX_JUDGED {
+            let Some((guest, option)) = self.pick() else { break };
+            let migration = self.snapshot.move_at(guest, self.fleet.place[guest], option.target);
+            match pipeline::first_objection(&self.steps, &migration, &self.context()) {
+                Some((step, verdict)) => self.hold(guest, option, step, verdict),
+                None => {
+                    self.accept(guest, option);
+                    if self.decisions.len() >= self.limits.listed {
+                        break;
+                    }
+                    self.refresh();
+                }
+            }
+        }
+        self.list_held();
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            snapshot: &self.snapshot,
+            fleet: &self.fleet,
+            before: &self.before,
+            facts: &self.facts,
+            policy: self.policy,
+        }
+    }
+
+    /// The move that is worth most, if any is worth it.
+    fn pick(&self) -> Option<(usize, Possible)> {
+        let worth = self.best.iter().enumerate().filter_map(|(guest, best)| {
+            best.filter(|option| !self.closed[guest] && option.net() >= 0.0).map(|option| (guest, option))
+        });
+        // The first of equals: guests are in order of vmid.
+        worth.reduce(|a, b| if b.1.net() > a.1.net() { b } else { a })
+    }
+
+    /// Finds every guest's best move on the cluster as it is now planned.
+    fn refresh(&mut self) {
+        let sources = self.sources();
+        for guest in 0..self.best.len() {
+            let open = !self.closed[guest] && sources[self.fleet.place[guest]];
+            self.best[guest] = if open { self.best_of(guest) } else { None };
+        }
+    }
+
+    fn best_of(&self, guest: usize) -> Option<Possible> {
+        let fleet = &self.fleet;
+        let relief = recommend::relief(fleet, guest);
+        let needed = recommend::needed(&self.snapshot.guests[guest], self.policy);
+        let mut best: Option<Possible> = None;
+        for target in 0..fleet.nodes.len() {
+            let possible =
+                fleet.nodes[target].takes && target != fleet.place[guest] && fleet.fits(guest, target);
+            if !possible || self.barred.contains(&(guest, target)) {
+                continue;
+            }
+            let improvement = relief + recommend::charge(fleet, guest, target);
+            if best.is_none_or(|best| improvement > best.improvement) {
+                best = Some(Possible { target, improvement, needed });
+            }
+        }
+        best
+    }
+
+    /// Nodes that have something to be relieved of: over a threshold, above the rest, or to be emptied.
+    pub(crate) fn sources(&self) -> Vec<bool> {
+        sources(&self.snapshot, &self.fleet, self.policy)
+    }
+
+    fn recommendation(&self, guest: usize, target: usize) -> Recommendation {
+        let migration = self.snapshot.move_at(guest, self.fleet.place[guest], target);
+        recommend::recommendation(&migration, &self.snapshot, &self.fleet, self.policy)
+    }
+
+    fn trail(&self, guest: usize, target: usize) -> Trail {
+        let migration = self.snapshot.move_at(guest, self.fleet.place[guest], target);
+        let ask = if self.ask_all { pipeline::explain } else { pipeline::run };
+        ask(&self.steps, &migration, &self.context())
+    }
+
+    fn hold(&mut self, guest: usize, option: Possible, step: Step, verdict: Verdict) {
+        let Some((action, reason)) = verdict.objection() else { return };
+        if !self.held.contains_key(&guest) {
+            let mut recommendation = self.recommendation(guest, option.target);
+            if step == Step::Conflict {
+                recommendation.conflict = Some(reason.clone());
+            }
+            let trail = self.trail(guest, option.target);
+            self.held.insert(guest, Held { recommendation, step, action, reason: reason.clone(), trail });
+        }
+        if concerns_guest(reason) {
+            self.closed[guest] = true;
+        }
+        self.barred.insert((guest, option.target));
+        self.best[guest] = if self.closed[guest] { None } else { self.best_of(guest) };
+    }
+
+    fn accept(&mut self, guest: usize, option: Possible) {
+        let recommendation = self.recommendation(guest, option.target);
+        let trail = self.trail(guest, option.target);
+        let entry = self.observe(guest, &recommendation);
+        let gate = persistence::gate(self.snapshot.at, self.memory.since, &entry, self.policy);
+        self.observed.push(entry);
+        let before = recommend::objective(&self.fleet);
+        let after = before - recommendation.improvement;
+        let (action, reason) = if let Some(reason) = gate {
+            (Action::Observing, reason)
+        } else if let Some(reason) = self.limit(guest, option.target) {
+            (Action::Skipped, reason)
+        } else {
+            self.accepted += 1;
+            self.outs.insert(self.fleet.place[guest]);
+            self.ins.insert(option.target);
+            match self.policy.mode {
+                Mode::Advise => (Action::Recommended, Reason::Advised { before, after }),
+                Mode::Approve => (Action::AwaitingApproval, Reason::NeedsApproval { before, after }),
+                Mode::Auto => (Action::Pending, Reason::Accepted { before, after }),
+            }
+        };
+        self.held.remove(&guest);
+        self.closed[guest] = true;
+        self.list(recommendation, action, None, reason, trail);
+        let target = self.snapshot.nodes[option.target].id.clone();
+        self.snapshot.apply(&Candidate { guest: self.snapshot.guests[guest].vmid, target });
+        self.fleet.apply(guest, option.target);
+    }
+
+    /// The limit that keeps an accepted move from this run.
+    fn limit(&self, guest: usize, target: usize) -> Option<Reason> {
+        let limits = &self.limits;
+        let running =
+            u32::try_from(self.snapshot.in_flight.len()).unwrap_or(u32::MAX).saturating_add(self.accepted);
+        let day = self.snapshot.at.before(Duration::from_secs(24 * 3600));
+        let own =
+            self.snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
+        let moved = u32::try_from(own).unwrap_or(u32::MAX).saturating_add(running);
+        let source = self.fleet.place[guest];
+        let busy = |node: usize, into| Reason::LimitNode { node: self.snapshot.nodes[node].id.clone(), into };
+        if self.accepted >= limits.per_run {
+            Some(Reason::LimitRun { limit: limits.per_run })
+        } else if moved >= limits.per_day {
+            let per_node = self.policy.max_migrations_per_day;
+            Some(Reason::LimitDay { moved, limit: limits.per_day, per_node })
+        } else if running >= limits.concurrent {
+            Some(Reason::LimitConcurrent { limit: limits.concurrent, running })
+        } else if limits.one_per_node && self.outs.contains(&source) {
+            Some(busy(source, false))
+        } else if limits.one_per_node && self.ins.contains(&target) {
+            Some(busy(target, true))
+        } else {
+            None
+        }
+    }
+
+    /// The persistence entry of a recommendation: it goes on if the last run's was for the same guest and source, and
+    /// its target is no better than this one.
+    fn observe(&self, guest: usize, new: &Recommendation) -> Observed {
+        let same = |old: &&Observed| {
+            let old_target = self.snapshot.node_index(&old.target);
+            old.target == new.target
+                || old_target.is_none_or(|old| {
+                    !self.fleet.nodes[old].takes
+                        || recommend::improvement(&self.fleet, guest, old) <= new.improvement
+                })
+        };
+        let previous = self.memory.matching(new.guest, &new.source).filter(same);
+        persistence::observe(self.snapshot.at, (new.guest, &new.source, &new.target), previous, self.policy)
+    }
+
+    fn list(
+        &mut self,
+        recommendation: Recommendation,
+        action: Action,
+        filter: Option<Step>,
+        reason: Reason,
+        trail: Trail,
+    ) {
+        let number = u32::try_from(self.decisions.len() + 1).unwrap_or(u32::MAX);
+        let id =
+            DecisionId { cluster: self.snapshot.cluster.clone(), run_s: self.snapshot.at.as_secs(), number };
+        self.decisions.push(Decision { id, recommendation, action, filter, reason, trail });
+    }
+
+    /// The best of the held moves become decisions; all of them are remembered for persistence.
+    fn list_held(&mut self) {
+        let mut order: Vec<_> = self.held.keys().copied().collect();
+        order.sort_by(|a, b| {
+            self.held[b].recommendation.improvement.total_cmp(&self.held[a].recommendation.improvement)
+        });
+        for (rank, guest) in order.into_iter().enumerate() {
+            let Held { recommendation, step, action, reason, trail } = &self.held[&guest];
+            let (recommendation, reason, trail) = (recommendation.clone(), reason.clone(), trail.clone());
+            let (step, action) = (*step, *action);
+            let entry = self.observe(guest, &recommendation);
+            self.observed.push(entry);
+            if rank < MAX_HELD {
+                self.list(recommendation, action, Some(step), reason, trail);
+            }
+        }
+    }
+
+    /// What the next run needs to know.
+    pub(crate) fn memory(&mut self) -> Memory {
+        let mut observed = std::mem::take(&mut self.observed);
+        observed.sort_by_key(|entry| entry.guest);
+        Memory { since: self.memory.since.or(Some(self.snapshot.at)), observed }
+    }
+
+    /// Tags that could not be followed.
+    pub(crate) fn warnings(&self) -> Vec<Reason> {
+        self.facts.warnings()
+    }
+}
+
+/// Why a guest is no candidate, wherever it could go.
+pub(crate) fn not_a_candidate(guest: &crate::snapshot::GuestState) -> Option<Reason> {
+    if guest.template {
+        Some(Reason::GuestTemplate {})
+    } else if !guest.running {
+        Some(Reason::GuestStopped {})
+    } else if let Some(lock) = &guest.lock {
+        Some(Reason::GuestLocked { lock: lock.clone() })
+    } else if guest.cpu_used.is_none() {
+        Some(Reason::GuestUnknownLoad {})
+    } else {
+        None
+    }
+}
+
+/// Nodes over a threshold, by what is measured or by what is expected.
+pub(crate) fn over_threshold(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
+    let over = |(node, load): (&crate::snapshot::NodeState, &crate::score::fleet::NodeLoad)| {
+        let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
+        takes_part(node)
+            && (now.max(load.cpu_percent()) > policy.cpu_threshold
+                || load.memory_percent() > policy.mem_threshold
+                || load.pressure_percent() > policy.pressure_threshold)
+    };
+    snapshot.nodes.iter().zip(&fleet.nodes).map(over).collect()
+}
+
+fn sources(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
+    let scores: Vec<_> = fleet.nodes.iter().map(|load| score(load).get()).collect();
+    let counted = || snapshot.nodes.iter().zip(&scores).filter(|(node, _)| takes_part(node));
+    #[allow(clippy::cast_precision_loss)] // Far below 2^53.
+    let mean = counted().map(|(_, score)| score).sum::<f64>() / counted().count().max(1) as f64;
+    let above = mean + policy.penalty_config.cluster_convergence_threshold;
+    let over = over_threshold(snapshot, fleet, policy);
+    let part = |index: usize| takes_part(&snapshot.nodes[index]) && strain(&fleet.nodes[index]).is_finite();
+    (0..scores.len())
+        .map(|index| part(index) && (over[index] || scores[index] > above || fleet.nodes[index].leaving))
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! What must hold on any cluster.
+
+use std::time::Duration;
+
+use evenkeel_common::decision::{Action, Mover};
+use evenkeel_common::reason::Reason;
+use proptest::prelude::*;
+
+use crate::policy::Policy;
+use crate::score::fleet::Fleet;
+use crate::{
+    Candidate, Memory, Mode, PastMove, Run, RunRecord, Snapshot, decide, explain, fixture, plan_at_once,
+    recommend, replay,
+};
+
+fn guest() -> impl Strategy<Value = String> {
+    let profile = prop_oneof![
+        Just(String::new()),
+        Just("profile=steady".to_owned()),
+        (1.0..3.0f64).prop_map(|p| format!("profile=bursty p95={p:.2}")),
+        (0.0..0.05f64).prop_map(|s| format!("profile=growing slope={s:.3}")),
+        (0.5..4.0f64).prop_map(|p| format!("profile=cyclical peak={p:.2}")),
+    ];
+    let tag = prop_oneof![
+        6 => Just(""),
+        1 => Just("tags=evenkeel-anti-a"),
+        1 => Just("tags=evenkeel-with-b"),
+        1 => Just("tags=ignore"),
+        1 => Just("tags=plb_pin_n1"),
+        1 => Just("lxc"),
+        1 => Just("stopped"),
+        1 => Just("lock=backup"),
+    ];
+    (0.05..6.0f64, 0.5..24.0f64, profile, tag)
+        .prop_map(|(cpu, memory, profile, tag)| format!("cpu={cpu:.2} mem={memory:.1} {profile} {tag}"))
+}
+
+fn cluster() -> impl Strategy<Value = Snapshot> {
+    let node = (8..33u32, 48..257u32, prop::bool::weighted(0.1), prop::collection::vec(guest(), 0..9));
+    (
+        prop::collection::vec(node, 2..7),
+        prop::collection::vec((0..40u32, 0..7usize, 0..7usize, 1..4000u32), 0..6),
+    )
+        .prop_map(|(nodes, moves)| {
+            let mut vmid = 100;
+            let mut lines = Vec::new();
+            for (index, (cores, memory, maintenance, guests)) in nodes.iter().enumerate() {
+                let mut line = format!("n{index} cpu={cores} ram={memory}");
+                if *maintenance && index > 1 {
+                    line.push_str(" maintenance");
+                }
+                for guest in guests {
+                    line.push_str(&format!(" | {vmid} {guest}"));
+                    vmid += 1;
+                }
+                lines.push(line);
+            }
+            for (guest, from, to, minutes) in moves {
+                lines.push(format!("moved {} n{from}->n{to} {minutes}m", 100 + guest));
+            }
+            fixture::snapshot(&lines.join("\n"))
+        })
+}
+
+/// The cluster after what was accepted, with its history, `minutes` later.
+fn follow(snapshot: &Snapshot, run: &Run, minutes: u64) -> Snapshot {
+    let mut next = snapshot.sorted();
+    for decision in run.decisions.iter().filter(|decision| decision.action.is_accepted()) {
+        let r = &decision.recommendation;
+        assert!(next.apply(&Candidate { guest: r.guest, target: r.target.clone() }));
+        next.history.push(PastMove {
+            guest: r.guest,
+            from: r.source.clone(),
+            to: r.target.clone(),
+            at: next.at,
+            by: Mover::Evenkeel,
+            ok: true,
+        });
+    }
+    next.at = next.at.after(Duration::from_secs(60 * minutes));
+    next
+}
+
+fn accepted(run: &Run) -> usize {
+    run.decisions.iter().filter(|decision| decision.action.is_accepted()).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn never_overfills_and_never_makes_it_worse(snapshot in cluster()) {
+        let policy = Policy::default();
+        for run in [decide(&snapshot, &policy, &Memory::default()), plan_at_once(&snapshot, &policy)] {
+            let sorted = snapshot.sorted();
+            let mut fleet = Fleet::of(&sorted, &policy);
+            let mut score = recommend::objective(&fleet);
+            for decision in run.decisions.iter().filter(|d| d.filter.is_none()) {
+                let r = &decision.recommendation;
+                let (guest, target) = (sorted.guest_index(r.guest).unwrap(), sorted.node_index(&r.target).unwrap());
+                fleet.apply(guest, target);
+                let node = &fleet.nodes[target];
+                prop_assert!(node.memory_used <= node.memory * 0.9 + 1.0, "{} overfilled", r.target);
+                let after = recommend::objective(&fleet);
+                prop_assert!(after <= score - policy.min_improvement + 1e-6, "{score} -> {after}");
+                score = after;
+            }
+        }
+    }
+
+    #[test]
+    fn never_moves_back_within_48_hours(snapshot in cluster()) {
+        let run = plan_at_once(&snapshot, &Policy::default());
+        for decision in run.decisions.iter().filter(|d| d.action.is_accepted()) {
+            let r = &decision.recommendation;
+            let since = snapshot.at.before(Duration::from_secs(48 * 3600));
+            let left = snapshot.history.iter().any(|m| m.guest == r.guest && m.from == r.target && m.at > since);
+            prop_assert!(!left, "{} goes back to {}", r.guest, r.target);
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_matter(snapshot in cluster()) {
+        let mut shuffled = snapshot.clone();
+        shuffled.nodes.reverse();
+        shuffled.guests.reverse();
+        shuffled.history.reverse();
+        let policy = Policy::default();
+        let memory = Memory::default();
+        prop_assert_eq!(decide(&snapshot, &policy, &memory), decide(&shuffled, &policy, &memory));
+    }
+
+    #[test]
+    fn a_stored_run_replays_bit_for_bit(snapshot in cluster(), periods in 2..4u32) {
+        let mut policy = Policy::default();
+        policy.intelligent_migrations.observation_periods = periods;
+        policy.intelligent_migrations.enabled = Some(periods == 3);
+        let record = RunRecord::of(snapshot, policy, Memory::default());
+        let stored: RunRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        prop_assert_eq!(&stored, &record);
+        let replayed = replay(&stored).unwrap();
+        prop_assert_eq!(replayed.differences.as_slice(), &[]);
+        prop_assert_eq!(replayed.stored_digest, replayed.replayed_digest);
+    }
+
+    #[test]
+    fn every_recommendation_has_one_action_and_a_reason(snapshot in cluster()) {
+        let policy = Policy::default();
+        let run = decide(&snapshot, &policy, &Memory::default());
+        let mut guests: Vec<_> = run.decisions.iter().map(|d| d.recommendation.guest).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        prop_assert_eq!(guests.len(), run.decisions.len(), "a guest is recommended twice");
+        let explained = explain(&snapshot, &policy, &Memory::default());
+        prop_assert_eq!(explained.run.decisions.len(), run.decisions.len());
+        for (full, decision) in explained.run.decisions.iter().zip(&run.decisions) {
+            prop_assert_eq!(decision.trail.0.len(), 13);
+            let stopped = decision.trail.stopped();
+            prop_assert_eq!(stopped.map(|(step, ..)| step), decision.filter);
+            prop_assert_eq!(matches!(decision.action, Action::Filtered | Action::Deferred), decision.filter.is_some());
+            prop_assert_eq!(full.trail.stopped(), stopped, "explaining changes the decision");
+            prop_assert_eq!((&full.action, &full.recommendation), (&decision.action, &decision.recommendation));
+        }
+        prop_assert_eq!(run.stays.len(), snapshot.nodes.len());
+        prop_assert!(run.stays.iter().all(|stay| !stay.reasons.is_empty()));
+        prop_assert_eq!(explained.guests.len() + run.decisions.len(), snapshot.guests.len());
+    }
+
+    #[test]
+    fn a_closed_loop_goes_quiet_within_three_cycles(snapshot in cluster()) {
+        let mut now = snapshot;
+        let policy = Policy { mode: Mode::Auto, ..Policy::default() };
+        for _ in 0..3 {
+            let run = plan_at_once(&now, &policy);
+            if accepted(&run) == 0 {
+                break;
+            }
+            now = follow(&now, &run, 61);
+        }
+        let run = plan_at_once(&now, &policy);
+        prop_assert_eq!(accepted(&run), 0, "{:?}", run.decisions);
+    }
+
+    #[test]
+    fn broken_numbers_stop_the_run(snapshot in cluster(), bad in prop_oneof![Just(f64::NAN), Just(-1.0), Just(f64::INFINITY)]) {
+        let mut snapshot = snapshot;
+        snapshot.nodes[0].cpu_used = bad;
+        let run = decide(&snapshot, &Policy::default(), &Memory::default());
+        let told = matches!(run.suppressed, Some(Reason::DataInvalid { .. }));
+        prop_assert!(told && run.decisions.is_empty(), "{:?}", run.suppressed);
+    }
+}
+
+#[test]
+fn a_changed_record_shows_where_it_differs() {
+    let snapshot = fixture::snapshot("pve1 cpu=16 ram=64 | 101 cpu=7 | 102 cpu=8\npve2 cpu=16 ram=64");
+    let mut record = RunRecord::of(snapshot, Policy::default(), Memory::default());
+    record.run.decisions[0].action = Action::Failed;
+    record.run.decisions[0].trail.0.pop();
+    let replayed = replay(&record).unwrap();
+    let told: Vec<_> = replayed.differences.iter().map(ToString::to_string).collect();
+    assert_eq!(told[0], r#"decisions[0].action: stored "failed", replayed "recommended""#);
+    assert!(told[1].starts_with("decisions[0].trail[12]: stored nothing, replayed {"), "{told:?}");
+    assert_ne!(replayed.stored_digest, replayed.replayed_digest);
+    record.version += 1;
+    assert!(replay(&record).unwrap_err().to_string().starts_with("the record has version 2"));
+}

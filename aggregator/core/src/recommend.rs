@@ -1,0 +1,164 @@
+//! Which move would help, by how much, at what cost.
+//!
+//! A move is worth the fall of the cluster's score (see [`crate::score`]): the source is credited, the target
+//! charged, both with what the guest is expected to need. It has to beat `min_improvement` plus a price that grows
+//! with the minutes it takes. As every accepted move lowers one and the same score by at least that much, a series of
+//! moves ends by itself: no swinging.
+
+use evenkeel_common::decision::{Cost, Recommendation, Resource, Risk};
+use evenkeel_common::guest::{GuestKind, ProfileClass};
+use evenkeel_common::reason::Reason;
+use evenkeel_common::units::{Bytes, Score};
+
+use crate::policy::Policy;
+use crate::score::fleet::Fleet;
+use crate::score::{self, strain};
+use crate::snapshot::{GuestState, Move, Snapshot, takes_part};
+
+/// Points that a minute of migration must earn on top of `min_improvement`. Keeps a move for next to nothing from
+/// being made because it is cheap to compute; filter 11 asks for more.
+const POINTS_PER_MINUTE: f64 = 0.1;
+
+/// Memory is sent more than once, because the guest goes on writing.
+const RESEND: f64 = 1.3;
+
+/// Start, hand-over and clean-up of a migration, in minutes.
+const OVERHEAD_MINUTES: f64 = 0.1;
+
+/// The cluster's score: lower is better.
+pub(crate) fn objective(fleet: &Fleet) -> f64 {
+    fleet.nodes.iter().map(strain).sum()
+}
+
+/// By how much the cluster's score falls when a guest goes to a target, in points; below zero when it rises.
+pub(crate) fn improvement(fleet: &Fleet, guest: usize, target: usize) -> f64 {
+    relief(fleet, guest) + charge(fleet, guest, target)
+}
+
+/// What its source gains when a guest leaves.
+pub(crate) fn relief(fleet: &Fleet, guest: usize) -> f64 {
+    let source = &fleet.nodes[fleet.place[guest]];
+    strain(source) - strain(&source.without(&fleet.guests[guest]))
+}
+
+/// What the target gains when a guest comes; as a rule below zero.
+pub(crate) fn charge(fleet: &Fleet, guest: usize, target: usize) -> f64 {
+    let target = &fleet.nodes[target];
+    strain(target) - strain(&target.with(&fleet.guests[guest]))
+}
+
+/// What moving a guest costs: its memory, sent again where it changes meanwhile, and its local disks. A container is
+/// stopped and started, so only its disks cross.
+pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
+    let memory = if guest.kind == GuestKind::Qemu { guest.memory_used.as_f64() * RESEND } else { 0.0 };
+    let bytes = memory + guest.local_disk_bytes.as_f64();
+    let bytes_per_minute = f64::from(policy.migration_link_mbps) * 1e6 / 8.0 * 60.0;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates.
+    Cost { minutes: bytes / bytes_per_minute + OVERHEAD_MINUTES, bytes: Bytes(bytes as u64) }
+}
+
+/// Improvement that a move of this guest needs at least, in points.
+pub(crate) fn needed(guest: &GuestState, policy: &Policy) -> f64 {
+    policy.min_improvement + POINTS_PER_MINUTE * cost(guest, policy).minutes
+}
+
+/// How much a move could hurt: by what it is large in.
+fn risk(guest: &GuestState) -> Risk {
+    let memory = guest.memory_max.max(guest.memory_used);
+    if memory >= Bytes::gib(64) || guest.vcpus >= 16.0 || !guest.local_disks.is_empty() {
+        Risk::High
+    } else if memory >= Bytes::gib(16) || guest.vcpus >= 8.0 || guest.kind == GuestKind::Lxc {
+        Risk::Medium
+    } else {
+        Risk::Low
+    }
+}
+
+/// Confidence that the move will improve the cluster: more with a profile of a day or longer, and more the further
+/// the improvement is above what is needed. A first form: ordered, not calibrated.
+fn confidence(guest: &GuestState, class: ProfileClass, improvement: f64, needed: f64) -> Score {
+    const DAY_S: f64 = 86_400.0;
+    #[allow(clippy::cast_precision_loss)] // Seconds of a profile are far below 2^53.
+    let days = guest.profile.as_ref().map_or(0.0, |profile| profile.observed_s as f64 / DAY_S).min(1.0);
+    let known = if class == ProfileClass::Unknown { 0.4 * days } else { days };
+    let margin = improvement / (improvement + needed);
+    Score::clamped(40.0 + 25.0 * known + 35.0 * margin.max(0.0))
+}
+
+/// A move as a recommendation, with its evidence. `fleet` is as the cluster is expected before the move.
+pub(crate) fn recommendation(
+    migration: &Move<'_>,
+    snapshot: &Snapshot,
+    fleet: &Fleet,
+    policy: &Policy,
+) -> Recommendation {
+    let Move { guest, source, target, guest_index, .. } = *migration;
+    let predicted = &fleet.guests[guest_index];
+    let improvement = improvement(fleet, guest_index, migration.target_index);
+    Recommendation {
+        guest: guest.vmid,
+        name: guest.name.clone(),
+        source: source.id.clone(),
+        target: target.id.clone(),
+        improvement,
+        confidence: confidence(guest, predicted.class, improvement, needed(guest, policy)),
+        risk: risk(guest),
+        cost: cost(guest, policy),
+        conflict: None,
+        evidence: evidence(migration, snapshot, fleet),
+    }
+}
+
+fn evidence(migration: &Move<'_>, snapshot: &Snapshot, fleet: &Fleet) -> Vec<Reason> {
+    let Move { source, target, guest_index, source_index, target_index, .. } = *migration;
+    let guest = &fleet.guests[guest_index];
+    let mut evidence = Vec::new();
+    if source.maintenance {
+        evidence.push(Reason::SourceMaintenance { node: source.id.clone() });
+    }
+    let (resource, percent, cluster_percent) = hottest(source_index, snapshot, fleet);
+    evidence.push(Reason::NodeHot { node: source.id.clone(), resource, percent, cluster_percent });
+    if source.cpu_waited >= 0.1 {
+        evidence.push(Reason::Waiting { node: source.id.clone(), cores: source.cpu_waited });
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Never negative; saturates.
+    evidence.push(Reason::PredictedLoad {
+        class: guest.class,
+        cores: guest.cores(),
+        memory: Bytes(guest.memory as u64),
+        now_cores: guest.now,
+    });
+    let nodes = [
+        (source, fleet.nodes[source_index], fleet.nodes[source_index].without(guest)),
+        (target, fleet.nodes[target_index], fleet.nodes[target_index].with(guest)),
+    ];
+    evidence.extend(nodes.map(|(node, before, after)| Reason::ScoreChange {
+        node: node.id.clone(),
+        before: score::score(&before).get(),
+        after: score::score(&after).get(),
+    }));
+    evidence
+}
+
+/// The part in which a node is closest to its limit, as expected, and the cluster's figure in percent.
+fn hottest(node: usize, snapshot: &Snapshot, fleet: &Fleet) -> (Resource, f64, f64) {
+    let load = &fleet.nodes[node];
+    let counted =
+        || snapshot.nodes.iter().zip(&fleet.nodes).filter(|(node, _)| takes_part(node)).map(|(_, load)| load);
+    let parts = score::parts(load);
+    let top = parts.iter().max_by(|a, b| (a.value * a.weight).total_cmp(&(b.value * b.weight)));
+    match top.map_or(Resource::Cpu, |part| part.resource) {
+        Resource::Cpu => {
+            let (demand, cores) = counted().fold((0.0, 0.0), |(d, c), n| (d + n.cpu_demand(), c + n.cores));
+            (Resource::Cpu, load.cpu_percent(), 100.0 * demand / cores)
+        }
+        Resource::Memory => {
+            let (used, memory) = counted().fold((0.0, 0.0), |(u, m), n| (u + n.memory_used, m + n.memory));
+            (Resource::Memory, load.memory_percent(), 100.0 * used / memory)
+        }
+        Resource::Pressure => {
+            let (sum, count) = counted().fold((0.0, 0.0), |(s, c), n| (s + n.pressure_percent(), c + 1.0));
+            (Resource::Pressure, load.pressure_percent(), sum / count)
+        }
+    }
+}

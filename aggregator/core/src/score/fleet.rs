@@ -1,0 +1,178 @@
+//! The cluster in numbers, laid out for the search: what a move changes is two nodes' sums.
+
+use crate::policy::Policy;
+use crate::score::predict::{Predicted, predict};
+use crate::snapshot::{NodeState, Snapshot, takes_part};
+
+/// Expected load of one node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeLoad {
+    /// Capacity in cores.
+    pub cores: f64,
+    /// Capacity in bytes.
+    pub memory: f64,
+    /// Size against the cluster's mean node.
+    pub cpu_weight: f64,
+    pub memory_weight: f64,
+    /// CPU of the host itself.
+    base: f64,
+    /// Sum of its guests' levels, and of the squares of their spreads.
+    level: f64,
+    spread_squared: f64,
+    /// Expected memory in use, host and guests.
+    pub memory_used: f64,
+    /// Guests that run on it.
+    pub guests: u32,
+    /// CPU pressure as measured, and the demand it was measured at.
+    cpu_pressure: f64,
+    demand_then: f64,
+    /// Highest of memory and I/O pressure: not known by guest, so a move changes nothing about it.
+    other_pressure: f64,
+    /// Whether guests may come.
+    pub takes: bool,
+    /// Whether it is to be emptied.
+    pub leaving: bool,
+}
+
+impl NodeLoad {
+    /// Expected CPU demand in cores.
+    pub(crate) fn cpu_demand(&self) -> f64 {
+        self.base + self.level + self.spread_squared.sqrt()
+    }
+
+    /// Expected CPU demand in percent; above 100 when more is asked than there is.
+    pub(crate) fn cpu_percent(&self) -> f64 {
+        100.0 * self.cpu_demand() / self.cores
+    }
+
+    pub(crate) fn memory_percent(&self) -> f64 {
+        100.0 * self.memory_used / self.memory
+    }
+
+    /// Expected highest pressure. CPU pressure follows demand in proportion, to twice what was measured at most.
+    pub(crate) fn pressure_percent(&self) -> f64 {
+        let ratio =
+            if self.demand_then > 0.0 { (self.cpu_demand() / self.demand_then).min(2.0) } else { 1.0 };
+        (self.cpu_pressure * ratio).min(100.0).max(self.other_pressure)
+    }
+
+    /// The same node with this guest too.
+    pub(crate) fn with(mut self, guest: &Predicted) -> Self {
+        self.level += guest.level;
+        self.spread_squared += guest.spread * guest.spread;
+        self.memory_used += guest.memory;
+        self.guests += 1;
+        self
+    }
+
+    /// The same node without this guest of its own.
+    pub(crate) fn without(mut self, guest: &Predicted) -> Self {
+        self.level = (self.level - guest.level).max(0.0);
+        self.spread_squared = (self.spread_squared - guest.spread * guest.spread).max(0.0);
+        self.memory_used = (self.memory_used - guest.memory).max(0.0);
+        self.guests = self.guests.saturating_sub(1);
+        self
+    }
+}
+
+/// Expected loads of a sorted snapshot; indices are its.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleet {
+    pub nodes: Vec<NodeLoad>,
+    /// What each guest is expected to need; zero for those that do not run.
+    pub guests: Vec<Predicted>,
+    /// Node of each guest.
+    pub place: Vec<usize>,
+    /// Share of memory a target keeps free.
+    reserve: f64,
+}
+
+impl Fleet {
+    pub(crate) fn of(snapshot: &Snapshot, policy: &Policy) -> Self {
+        let counted: Vec<_> = snapshot.nodes.iter().filter(|node| takes_part(node)).collect();
+        #[allow(clippy::cast_precision_loss)] // Far below 2^53.
+        let mean = |sum: f64| sum / counted.len().max(1) as f64;
+        let mean_cores = mean(counted.iter().map(|node| node.cores).sum());
+        let mean_memory = mean(counted.iter().map(|node| node.memory.as_f64()).sum());
+        let mut nodes: Vec<_> =
+            snapshot.nodes.iter().map(|node| empty(node, mean_cores, mean_memory)).collect();
+
+        let (mut guests, mut place) = (Vec::new(), Vec::new());
+        for guest in &snapshot.guests {
+            let at = snapshot.node_index(&guest.node).unwrap_or_default();
+            let mut predicted = predict(guest);
+            if guest.running {
+                let node = &mut nodes[at];
+                // What the guests use is not the host's own. A guest without figures counts as its node's.
+                node.base -= guest.cpu_used.unwrap_or(0.0) + guest.cpu_waited;
+                node.memory_used -= guest.memory_used.as_f64();
+            } else {
+                predicted = Predicted { level: 0.0, spread: 0.0, memory: 0.0, now: 0.0, ..predicted };
+            }
+            guests.push(predicted);
+            place.push(at);
+        }
+        for node in &mut nodes {
+            // Below zero when figures are of different seconds, or memory pages are shared.
+            node.base = node.base.max(0.0);
+            node.memory_used = node.memory_used.max(0.0);
+        }
+        for ((guest, state), &at) in guests.iter().zip(&snapshot.guests).zip(&place) {
+            if state.running {
+                nodes[at] = nodes[at].with(guest);
+            }
+        }
+        for node in &mut nodes {
+            node.demand_then = node.cpu_demand();
+        }
+        Self { nodes, guests, place, reserve: policy.memory_reserve_percent / 100.0 }
+    }
+
+    /// Moves a guest.
+    pub(crate) fn apply(&mut self, guest: usize, target: usize) {
+        let source = self.place[guest];
+        self.nodes[source] = self.nodes[source].without(&self.guests[guest]);
+        self.nodes[target] = self.nodes[target].with(&self.guests[guest]);
+        self.place[guest] = target;
+    }
+
+    /// Bytes a target keeps free.
+    pub(crate) fn reserve_of(&self, target: usize) -> f64 {
+        self.reserve * self.nodes[target].memory
+    }
+
+    /// Whether a guest fits a target's memory with the reserve kept.
+    pub(crate) fn fits(&self, guest: usize, target: usize) -> bool {
+        let node = &self.nodes[target];
+        node.memory_used + self.guests[guest].memory <= node.memory - self.reserve_of(target)
+    }
+}
+
+/// A node without its guests: `base` and `memory_used` still hold the whole node's figures.
+fn empty(node: &NodeState, mean_cores: f64, mean_memory: f64) -> NodeLoad {
+    let part = takes_part(node);
+    // A node that takes no part may have no capacity on record.
+    let cores = if node.cores > 0.0 { node.cores } else { 1.0 };
+    let memory = if node.memory.0 > 0 { node.memory.as_f64() } else { 1.0 };
+    let weight = |own: f64, mean: f64| if part && mean > 0.0 { own / mean } else { 0.0 };
+    NodeLoad {
+        cores,
+        memory,
+        cpu_weight: weight(cores, mean_cores),
+        memory_weight: weight(memory, mean_memory),
+        base: node.cpu_used + node.cpu_waited,
+        level: 0.0,
+        spread_squared: 0.0,
+        memory_used: node.memory_used.as_f64(),
+        guests: 0,
+        cpu_pressure: node.pressure.cpu.unwrap_or(0.0),
+        demand_then: 0.0,
+        other_pressure: node
+            .pressure
+            .memory
+            .unwrap_or(0.0)
+            .max(node.pressure.io.unwrap_or(node.iowait_percent)),
+        takes: part && !node.maintenance,
+        leaving: part && node.maintenance,
+    }
+}

@@ -1,0 +1,290 @@
+//! The only place that names concrete parts and wires them. No logic.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_common::id::{ClusterId, InvalidId};
+use evenkeel_common::time::Timestamp;
+use evenkeel_proto::v1::agent_server::AgentServer;
+use evenkeel_proto::v1::control_server::ControlServer;
+use evenkeel_runtime::clock::{Clock, sleep};
+use evenkeel_runtime::random::Entropy;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use crate::config::{AggregatorConfig, ClusterConfig};
+use crate::cycle::{self, ClusterHandle, Cycle, PveSide};
+use crate::identity::audit::{Audit, AuditError};
+use crate::identity::ca::{Ca, CaError};
+use crate::identity::tokens::{TokenError, Tokens};
+use crate::ingest::{AgentService, Counts, Ledger, Live, Writer};
+use crate::pve::{InventoryReader, PveClient, PveError};
+use crate::server::auth::AuthLayer;
+use crate::server::control::ControlService;
+use crate::store::{SledStore, Store, StoreError, retention};
+
+/// Why the aggregator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Authority(#[from] CaError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The way to Proxmox.
+    #[error("cluster {cluster}: {source}")]
+    Pve {
+        /// Which cluster.
+        cluster: String,
+        /// Why.
+        source: PveError,
+    },
+    /// The name of a cluster.
+    #[error(transparent)]
+    Name(#[from] InvalidId),
+    /// The address.
+    #[error(
+        "can not listen on {listen} ({source}): another program may use the port; `ss -ltnp` shows which, option `listen` changes it"
+    )]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server.
+    #[error("the gRPC server does not start: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// Reflection.
+    #[error("the gRPC reflection does not start: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What comes from outside: time and randomness.
+#[derive(Clone)]
+pub struct Outside {
+    /// Time for everything that is measured, decided and stored.
+    pub clock: Arc<dyn Clock>,
+    /// Time for certificates, which TLS checks against the machine's own clock.
+    pub certificate_time: Timestamp,
+    /// Keys and identifiers.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// A running aggregator.
+pub struct Aggregator {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What agents say, for those in the same process who wait for data to arrive.
+    pub live: Arc<Live>,
+    /// The clusters that are decided about.
+    pub clusters: Arc<BTreeMap<ClusterId, Arc<ClusterHandle>>>,
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// Cancelled when a part has failed in a way that only a restart mends.
+    pub failed: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// How long streams may take to end once the aggregator stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Time between two looks for expired data.
+const RETENTION: Duration = Duration::from_hours(1);
+
+impl Aggregator {
+    /// Starts everything and returns once it listens.
+    ///
+    /// # Errors
+    /// [`StartError`], with the remedy.
+    pub async fn start(config: AggregatorConfig, outside: Outside) -> Result<Self, StartError> {
+        let Outside { clock, certificate_time, entropy } = outside;
+        let dir = config.data_dir.clone();
+        let authority = Ca::open(&dir.join("identity"), certificate_time, entropy)?;
+        let tokens = Arc::new(Tokens::open(&dir.join("identity"))?);
+        let audit = Arc::new(Audit::open(&dir.join("audit.log"))?);
+        let store: Arc<dyn Store> = Arc::new(SledStore::open(&store_dir(&config), &config.store, clock.now())?);
+        let (stop, failed, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (live, counts, news) = (Arc::<Live>::default(), Arc::<Counts>::default(), broadcast::Sender::new(1_024));
+
+        let clusters = open_clusters(&config.clusters, store.as_ref())?;
+        for cluster in &config.clusters {
+            let Some(handle) = clusters.get(&ClusterId::new(&cluster.name)?) else { continue };
+            let cycle = Cycle::open(cycle::Parts {
+                handle: Arc::clone(handle),
+                live: Arc::clone(&live),
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                pve: pve_side(cluster)?,
+                max_skew_ms: config.ingest.max_skew_ms.into(),
+            })?;
+            tasks.spawn(cycle.run(stop.clone(), failed.clone()));
+        }
+        let ledger = Ledger::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&counts), news.clone());
+        let commit = Duration::from_millis(config.ingest.commit_ms.into());
+        let (writer, writing) = Writer::start(ledger, commit, failed.clone());
+        tasks.spawn(async move {
+            // A panic in it has been reported and has cancelled `failed` already.
+            let _ = writing.await;
+        });
+        tasks.spawn(retain(Arc::clone(&store), config.clone(), Arc::clone(&clock), stop.clone()));
+
+        let agents = AgentService::new(
+            config.ingest.clone(),
+            Arc::clone(&live),
+            Arc::clone(&store),
+            writer,
+            Arc::clone(&clock),
+            Arc::clone(&counts),
+            stop.clone(),
+        );
+        let clusters = Arc::new(clusters);
+        let control = ControlService {
+            live: Arc::clone(&live),
+            store: Arc::clone(&store),
+            counts,
+            clusters: Arc::clone(&clusters),
+            news,
+            audit,
+            clock: Arc::clone(&clock),
+            started: clock.now(),
+            ingest: config.ingest.clone(),
+            stop: stop.clone(),
+        };
+        let issued = authority.issue_server(&config.server_names, certificate_time)?;
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&issued.cert_pem, &issued.key_pem))
+            .client_ca_root(Certificate::from_pem(authority.ca_pem()))
+            .client_auth_optional(true);
+        let listen = |source| StartError::Listen { listen: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let gate = AuthLayer::new(tokens, Arc::clone(&clock));
+        let server = serve(&config, tls, gate, agents, control)?;
+        let (stopping, broken) = (stop.clone(), failed.clone());
+        tasks.spawn(async move {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
+            // hyper can wait forever for a connection that never ends: after the drain time it is dropped.
+            let limit = async {
+                stopping.cancelled().await;
+                tokio::time::sleep(DRAIN).await;
+            };
+            tokio::select! {
+                ended = serving => if let Err(error) = ended {
+                    tracing::error!(%error, "the gRPC server ended");
+                    broken.cancel();
+                },
+                () = limit => tracing::info!("connections that did not end in time were dropped"),
+            }
+        });
+        tasks.close();
+        Ok(Self { address, live, clusters, store, failed, stop, tasks })
+    }
+
+    /// Ends streams, writes what they had, and closes the store.
+    pub async fn shut_down(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(2 * DRAIN, self.tasks.wait()).await;
+        if ended.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        if let Err(error) = self.store.flush() {
+            tracing::error!(%error, "the last flush failed");
+        }
+    }
+}
+
+/// Where a configuration has its store.
+#[must_use]
+pub fn store_dir(config: &AggregatorConfig) -> PathBuf {
+    config.data_dir.join("store")
+}
+
+fn open_clusters(
+    clusters: &[ClusterConfig],
+    store: &dyn Store,
+) -> Result<BTreeMap<ClusterId, Arc<ClusterHandle>>, StartError> {
+    let mut handles = BTreeMap::new();
+    for cluster in clusters {
+        let id = ClusterId::new(&cluster.name)?;
+        handles.insert(id.clone(), Arc::new(ClusterHandle::open(id, cluster.policy.clone(), store)?));
+    }
+    Ok(handles)
+}
+
+fn pve_side(cluster: &ClusterConfig) -> Result<Option<PveSide>, StartError> {
+    if cluster.pve.endpoints.is_empty() {
+        return Ok(None);
+    }
+    let client = PveClient::new(&cluster.pve)
+        .map_err(|source| StartError::Pve { cluster: cluster.name.clone(), source })?;
+    Ok(Some(PveSide { reader: InventoryReader::new(Arc::new(client)), poll: cluster.pve.poll_interval() }))
+}
+
+type Router = tonic::transport::server::Router<tower::layer::util::Stack<AuthLayer, tower::layer::util::Identity>>;
+
+fn serve(
+    config: &AggregatorConfig,
+    tls: ServerTlsConfig,
+    gate: AuthLayer,
+    agents: AgentService,
+    control: ControlService,
+) -> Result<Router, StartError> {
+    let largest = config.ingest.max_message_kib as usize * 1024;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    tokio::spawn(async move {
+        health.set_serving::<AgentServer<AgentService>>().await;
+        health.set_serving::<ControlServer<ControlService>>().await;
+    });
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(evenkeel_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Server::builder()
+        .tls_config(tls)?
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(Some(64))
+        .layer(gate)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(AgentServer::new(agents).max_decoding_message_size(largest))
+        .add_service(ControlServer::new(control).max_decoding_message_size(1 << 20)))
+}
+
+async fn retain(
+    store: Arc<dyn Store>,
+    config: AggregatorConfig,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(sleep(clock.as_ref(), RETENTION)).await.is_some() {
+        let (store, limits, now) = (Arc::clone(&store), config.store.clone(), clock.now());
+        let swept = tokio::task::spawn_blocking(move || {
+            let expired = retention::expire(store.as_ref(), &limits, now)?;
+            store.maintain().map(|()| expired)
+        });
+        match swept.await {
+            Ok(Ok(expired)) => tracing::info!(?expired, "expired data was removed"),
+            Ok(Err(error)) => tracing::error!(%error, "expired data could not be removed"),
+            Err(error) => tracing::error!(%error, "removing expired data broke off"),
+        }
+    }
+}

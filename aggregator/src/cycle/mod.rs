@@ -1,0 +1,229 @@
+//! The decision cycle of one cluster: inventory, snapshot, core, store, and then the next. Every run is stored with
+//! all it was made of before anyone sees it.
+
+pub mod handle;
+mod moves;
+pub mod snapshot;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_common::guest::GuestProfile;
+use evenkeel_common::id::Vmid;
+use evenkeel_common::reason::Reason;
+use evenkeel_common::time::Timestamp;
+use evenkeel_core::{Memory, RunRecord};
+use evenkeel_runtime::clock::{Clock, Ticker};
+use tokio_util::sync::CancellationToken;
+
+pub use handle::{ClusterHandle, ClusterState, Pause};
+use moves::Moves;
+
+use crate::ingest::Live;
+use crate::pve::{Inventory, InventoryReader};
+use crate::store::records::{DecisionKey, RunKey};
+use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
+
+/// Decides about one cluster, over and over.
+pub struct Cycle {
+    handle: Arc<ClusterHandle>,
+    live: Arc<Live>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    pve: Option<PveSide>,
+    max_skew_ms: u64,
+    memory: Memory,
+    moves: Moves,
+}
+
+/// The way to the cluster's API.
+pub struct PveSide {
+    /// Reads inventories.
+    pub reader: InventoryReader,
+    /// Time between two of them.
+    pub poll: Duration,
+}
+
+/// What a cycle needs.
+pub struct Parts {
+    /// The cluster.
+    pub handle: Arc<ClusterHandle>,
+    /// What agents say.
+    pub live: Arc<Live>,
+    /// Where runs go.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The API, if it is configured.
+    pub pve: Option<PveSide>,
+    /// Most milliseconds a node's clock may be off.
+    pub max_skew_ms: u64,
+}
+
+impl Cycle {
+    /// Takes up where the last process left off.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub fn open(parts: Parts) -> Result<Self, StoreError> {
+        let Parts { handle, live, store, clock, pve, max_skew_ms } = parts;
+        let moves = Moves::load(store.as_ref(), &handle.id, clock.now())?;
+        let last = last_run(store.as_ref(), &handle)?;
+        let memory = last.as_ref().map(|record| record.run.memory_out.clone()).unwrap_or_default();
+        handle.lock().last_run = last.map(Arc::new);
+        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves })
+    }
+
+    /// Runs until `stop`. Inventories are read between the runs as well, so that people see a fresh one. A store that
+    /// fails cancels `failed`: what was decided could not be kept.
+    pub async fn run(mut self, stop: CancellationToken, failed: CancellationToken) {
+        let interval = Duration::from_secs(self.handle.policy.decision_interval.into());
+        let poll = self.pve.as_ref().map_or(interval, |pve| pve.poll).min(interval);
+        let mut steps = Ticker::new(Arc::clone(&self.clock), poll);
+        // One ticker for both, so that a run and a look never follow each other on the same step.
+        let mut next_run = Duration::ZERO;
+        loop {
+            let due = tokio::select! {
+                () = stop.cancelled() => return,
+                due = steps.tick() => due,
+            };
+            let at = Timestamp::from_millis(self.clock.now().as_secs() * 1000);
+            let outcome = if due >= next_run {
+                next_run = next_multiple(due, interval);
+                self.decide(at).await
+            } else {
+                self.look().await.map(drop)
+            };
+            if let Err(error) = outcome {
+                tracing::error!(cluster = %self.handle.id, %error, "a run could not be stored, stopping");
+                failed.cancel();
+                return;
+            }
+            self.handle.finish(at);
+        }
+    }
+
+    /// Reads an inventory and notes the moves it shows.
+    async fn look(&mut self) -> Result<Result<Arc<Inventory>, Reason>, StoreError> {
+        let Some(pve) = self.pve.as_mut() else {
+            let detail = format!("cluster {} has no pve.endpoints", self.handle.id);
+            return Ok(Err(Reason::NotConfigured { detail }));
+        };
+        match pve.reader.fetch(self.clock.now()).await {
+            Ok(inventory) => {
+                let inventory = Arc::new(inventory);
+                let mut batch = Batch::new();
+                self.moves.observe(&inventory, &self.handle.id, &mut batch)?;
+                if !batch.is_empty() {
+                    self.write(batch).await?;
+                }
+                let mut state = self.handle.lock();
+                state.inventory = Some(Arc::clone(&inventory));
+                state.inventory_error = None;
+                Ok(Ok(inventory))
+            }
+            Err(error) => {
+                let detail = error.to_string();
+                let mut state = self.handle.lock();
+                if state.inventory_error.as_ref() != Some(&detail) {
+                    tracing::warn!(cluster = %self.handle.id, error = detail, "no inventory from Proxmox");
+                }
+                state.inventory_error = Some(detail.clone());
+                Ok(Err(Reason::NoPveInventory { detail }))
+            }
+        }
+    }
+
+    /// One run.
+    async fn decide(&mut self, at: Timestamp) -> Result<(), StoreError> {
+        let inventory = self.look().await?;
+        let profiles = self.profiles()?;
+        let record = {
+            let agents = self.live.cluster(&self.handle.id);
+            let snapshot = snapshot::build(snapshot::Inputs {
+                cluster: &self.handle.id,
+                at,
+                uptime: self.clock.uptime(),
+                agents: &agents,
+                inventory: inventory.as_deref().map_err(Clone::clone),
+                inventory_limit: self.pve.as_ref().map_or(Duration::MAX, |pve| pve.poll * 3),
+                profiles: &profiles,
+                history: self.moves.known(),
+                paused: self.handle.lock().pause.as_ref().map(|pause| pause.why.clone()),
+                max_skew_ms: self.max_skew_ms,
+            });
+            RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone())
+        };
+        self.keep(&record).await?;
+        self.memory = record.run.memory_out.clone();
+        tracing::info!(
+            cluster = %record.run.cluster,
+            decisions = record.run.decisions.len(),
+            summary = %record.run.summary,
+            suppressed = record.run.suppressed.as_ref().map(ToString::to_string),
+            "decision run"
+        );
+        self.handle.publish(Arc::new(record));
+        Ok(())
+    }
+
+    /// Stored profiles; the agents' own, newer ones take precedence over them.
+    fn profiles(&self) -> Result<BTreeMap<Vmid, GuestProfile>, StoreError> {
+        let mut profiles = BTreeMap::new();
+        let range = KeyRange::under(&self.handle.id);
+        trees::PROFILES.scan(self.store.as_ref(), &range, Direction::Forward, OnDamage::Skip, |key, record| {
+            profiles.insert(key.vmid, record.profile);
+            ControlFlow::Continue(())
+        })?;
+        Ok(profiles)
+    }
+
+    /// Stores a run and its decisions, durable on return.
+    async fn keep(&self, record: &RunRecord) -> Result<(), StoreError> {
+        let run_s = record.run.at.as_secs();
+        let mut batch = Batch::new();
+        let value = serde_json::to_value(record)
+            .map_err(|source| StoreError::Encode { tree: trees::RUNS.id().name, source })?;
+        batch.put(&trees::RUNS, &RunKey { cluster: record.run.cluster.clone(), run_s }, &value)?;
+        for decision in &record.run.decisions {
+            let key = DecisionKey {
+                cluster: record.run.cluster.clone(),
+                run_s: decision.id.run_s,
+                number: decision.id.number,
+            };
+            batch.put(&trees::DECISIONS, &key, decision)?;
+        }
+        self.write(batch).await
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        let written = tokio::task::spawn_blocking(move || {
+            store.apply(batch)?;
+            store.flush()
+        });
+        match written.await {
+            Ok(outcome) => outcome,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+/// The first whole multiple of `step` after `due`.
+fn next_multiple(due: Duration, step: Duration) -> Duration {
+    let steps = due.as_millis() / step.as_millis().max(1) + 1;
+    step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
+/// The newest stored run, unless it was decided by other rules.
+fn last_run(store: &dyn Store, handle: &ClusterHandle) -> Result<Option<RunRecord>, StoreError> {
+    let range = KeyRange::under(&handle.id);
+    let newest = trees::RUNS.page(store, &range, Direction::Backward, 1)?;
+    let record = newest.into_iter().next().and_then(|(_, value)| serde_json::from_value(value).ok());
+    if record.is_none() {
+        tracing::info!(cluster = %handle.id, "no earlier run to continue from");
+    }
+    Ok(record)
+}

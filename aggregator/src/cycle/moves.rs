@@ -1,0 +1,106 @@
+//! Moves of guests, by whomever: from Proxmox' task list where it still has them, and from seeing a guest elsewhere
+//! than before. Kept in the store, since Proxmox forgets and filters need seven days.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use evenkeel_common::decision::Mover;
+use evenkeel_common::id::{ClusterId, NodeId, Vmid};
+use evenkeel_common::time::Timestamp;
+use evenkeel_core::PastMove;
+
+use crate::pve::Inventory;
+use crate::store::records::MoveKey;
+use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
+
+/// How far back the filters look: the widest cycle window.
+const LOOK_BACK: Duration = Duration::from_hours(168);
+/// A move seen twice, by its task and by its result, is one when it is within this time.
+const SAME_MOVE: Duration = Duration::from_mins(15);
+
+/// Moves of one cluster.
+#[derive(Debug, Default)]
+pub struct Moves {
+    known: Vec<PastMove>,
+    /// Where each guest was at the last inventory.
+    places: BTreeMap<Vmid, NodeId>,
+}
+
+impl Moves {
+    /// What the store knows.
+    ///
+    /// # Errors
+    /// Of the store. A damaged row is left out: it is one move less to remember, not a reason to stop.
+    pub fn load(store: &dyn Store, cluster: &ClusterId, now: Timestamp) -> Result<Self, StoreError> {
+        let mut known = Vec::new();
+        let mut unreadable = 0u32;
+        let range = KeyRange::between(&(cluster.clone(), now.before(LOOK_BACK)), &(cluster.clone(), Timestamp::from_millis(i64::MAX)));
+        let damaged = trees::MOVES.scan(store, &range, Direction::Forward, OnDamage::Skip, |_, value| {
+            match serde_json::from_value(value) {
+                Ok(past) => known.push(past),
+                Err(_) => unreadable += 1,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if damaged + u64::from(unreadable) > 0 {
+            tracing::warn!(%cluster, damaged, unreadable, "moves in the store could not be read");
+        }
+        Ok(Self { known, places: BTreeMap::new() })
+    }
+
+    /// Takes in what an inventory tells; new moves go into `batch`.
+    ///
+    /// # Errors
+    /// Only when a record can not be encoded.
+    pub fn observe(&mut self, inventory: &Inventory, cluster: &ClusterId, batch: &mut Batch) -> Result<(), StoreError> {
+        let by_tasks: Vec<PastMove> = inventory.history.iter().filter_map(|task| {
+            let to = task.moved_to.clone()?;
+            Some(PastMove {
+                guest: task.vmid,
+                from: task.source().clone(),
+                to,
+                at: task.ended_at?,
+                by: Mover::Foreign,
+                ok: true,
+            })
+        }).collect();
+        for past in by_tasks {
+            self.add(past, cluster, batch)?;
+        }
+        for guest in inventory.guests.values() {
+            let before = self.places.insert(guest.vmid, guest.node.clone());
+            if let Some(from) = before.filter(|node| *node != guest.node) {
+                let (to, at) = (guest.node.clone(), inventory.taken_at);
+                self.add(PastMove { guest: guest.vmid, from, to, at, by: Mover::Foreign, ok: true }, cluster, batch)?;
+            }
+        }
+        self.places.retain(|vmid, _| inventory.guests.contains_key(vmid));
+        self.known.retain(|past| inventory.taken_at.since(past.at) <= LOOK_BACK);
+        Ok(())
+    }
+
+    fn add(&mut self, past: PastMove, cluster: &ClusterId, batch: &mut Batch) -> Result<(), StoreError> {
+        let same = |known: &PastMove| {
+            let apart = known.at.since(past.at).max(past.at.since(known.at));
+            known.guest == past.guest && known.to == past.to && apart <= SAME_MOVE
+        };
+        if self.known.iter().any(same) {
+            return Ok(());
+        }
+        let key = MoveKey { cluster: cluster.clone(), at: past.at, vmid: past.guest };
+        let value = serde_json::to_value(&past)
+            .map_err(|source| StoreError::Encode { tree: trees::MOVES.id().name, source })?;
+        batch.put(&trees::MOVES, &key, &value)?;
+        self.known.push(past);
+        Ok(())
+    }
+
+    /// All moves of the last seven days, oldest first.
+    #[must_use]
+    pub fn known(&self) -> Vec<PastMove> {
+        let mut known = self.known.clone();
+        known.sort_by_key(|past| (past.at, past.guest));
+        known
+    }
+}

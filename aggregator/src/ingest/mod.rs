@@ -1,0 +1,17 @@
+//! What agents send: gRPC streams to live state and durable rows. Knows the wire; nothing behind it does.
+
+pub mod block;
+pub mod config;
+pub mod dictionary;
+pub mod ledger;
+pub mod live;
+pub mod recent;
+pub mod service;
+pub mod session;
+pub mod writer;
+
+pub use config::IngestConfig;
+pub use ledger::{AnomalyNews, Counts, Ledger};
+pub use live::Live;
+pub use service::AgentService;
+pub use writer::Writer;

@@ -1,0 +1,246 @@
+//! The gRPC side of ingest: one task per agent's stream.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evenkeel_common::id::{ClusterId, NodeId};
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::agent_server::Agent;
+use evenkeel_runtime::clock::Clock;
+use evenkeel_runtime::tls::AgentIdentity;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::config::IngestConfig;
+use super::dictionary::SeriesTable;
+use super::ledger::{Counts, series_table};
+use super::live::Live;
+use super::session::{Greeting, Session, Welcome};
+use super::writer::{AckSender, Cursors, Job, Work, Writer};
+use crate::store::Store;
+use crate::store::records::NodeKey;
+
+/// Real time a new stream has for its hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that may wait for a slow agent before its stream stops being read.
+const ANSWERS: usize = 64;
+
+/// Everything a stream needs; cheap to clone.
+#[derive(Clone)]
+pub struct AgentService {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: IngestConfig,
+    live: Arc<Live>,
+    store: Arc<dyn Store>,
+    writer: Writer,
+    clock: Arc<dyn Clock>,
+    counts: Arc<Counts>,
+    tables: Mutex<BTreeMap<NodeKey, Arc<SeriesTable>>>,
+    sessions: AtomicU64,
+    places: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl AgentService {
+    /// The service. It ends its streams, with their last blocks written, when `stop` is cancelled.
+    #[must_use]
+    pub fn new(
+        config: IngestConfig,
+        live: Arc<Live>,
+        store: Arc<dyn Store>,
+        writer: Writer,
+        clock: Arc<dyn Clock>,
+        counts: Arc<Counts>,
+        stop: CancellationToken,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(config.max_streams as usize));
+        let (tables, sessions) = (Mutex::default(), AtomicU64::new(0));
+        let shared =
+            Shared { config, live, store, writer, clock, counts, tables, sessions, places, stop };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+#[tonic::async_trait]
+impl Agent for AgentService {
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::ToAgent, Status>> + Send>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::FromAgent>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        // Put there by the authorisation layer from the client certificate: the only word on who this is.
+        let identity = request.extensions().get::<AgentIdentity>().cloned().ok_or_else(|| {
+            Status::unauthenticated("an agent needs a client certificate of this aggregator's authority")
+        })?;
+        let place = Arc::clone(&self.shared.places).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("too many agents are connected: raise ingest.max_streams")
+        })?;
+        let (answers, receiver) = mpsc::channel(ANSWERS);
+        let shared = Arc::clone(&self.shared);
+        let messages = request.into_inner();
+        tokio::spawn(async move {
+            let _place = place;
+            let AgentIdentity { cluster, node, .. } = identity;
+            if let Err(status) = shared.serve(&cluster, &node, messages, &answers).await {
+                tracing::warn!(%cluster, %node, code = ?status.code(), reason = status.message(), "agent stream ended");
+                // The agent may be gone; then nobody reads the reason.
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+type Answers = mpsc::Sender<Result<v1::ToAgent, Status>>;
+
+impl Shared {
+    async fn serve(
+        &self,
+        cluster: &ClusterId,
+        node: &NodeId,
+        mut messages: Streaming<v1::FromAgent>,
+        answers: &Answers,
+    ) -> Result<(), Status> {
+        let key = NodeKey { cluster: cluster.clone(), node: node.clone() };
+        let greeting = hello(&mut messages).await?;
+        let (epoch, capabilities) = (greeting.epoch, greeting.capabilities);
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let cell = self.live.node(cluster, node);
+        // From here on an older stream of this node takes nothing any more, so the cursors stand still.
+        cell.lock().session = number;
+        let table = self.table(&key).await?;
+        let durable = self.writer.cursors(key.clone(), epoch).await.map_err(unavailable)?;
+        let (mut session, welcome) =
+            Session::begin(number, greeting, durable, cell, table, &self.config, self.clock.now());
+        let Welcome { cursors, work } = welcome;
+        let (ack, mut durable) = watch::channel(Some(durable));
+        let ack = Arc::new(ack);
+        for work in work {
+            self.submit(&key, &session, work, &ack).await?;
+        }
+        send(answers, self.hello_ack(cluster, node, capabilities, cursors)).await?;
+        tracing::info!(%cluster, %node, event = cursors.event, sample = cursors.sample, "agent connected");
+        let outcome = self.exchange(&key, &mut session, &mut messages, answers, &ack, &mut durable).await;
+        if session.disconnect()
+            && let Some(work) = session.finish()
+        {
+            self.submit(&key, &session, work, &ack).await?;
+        }
+        outcome
+    }
+
+    async fn exchange(
+        &self,
+        key: &NodeKey,
+        session: &mut Session,
+        messages: &mut Streaming<v1::FromAgent>,
+        answers: &Answers,
+        ack: &Arc<AckSender>,
+        durable: &mut watch::Receiver<Option<Cursors>>,
+    ) -> Result<(), Status> {
+        loop {
+            let message = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                changed = durable.changed() => {
+                    changed.map_err(|_| Status::unavailable("the aggregator is stopping"))?;
+                    let cursors = (*durable.borrow_and_update())
+                        .ok_or_else(|| Status::aborted("numbers do not continue what is stored: reconnect"))?;
+                    send(answers, ack_message(cursors)).await?;
+                    continue;
+                }
+                message = messages.message() => message?,
+            };
+            let Some(message) = message.and_then(|m| m.message) else { return Ok(()) };
+            if let v1::from_agent::Message::Clock(probe) = &message {
+                let now = self.clock.now().as_millis();
+                let echo = v1::ClockEcho { agent_uptime_ms: probe.agent_uptime_ms, aggregator_wall_ms: now };
+                session.note_skew(probe.agent_wall_ms.saturating_sub(now));
+                send(answers, v1::to_agent::Message::Clock(echo)).await?;
+            }
+            for work in session.take(message, self.clock.uptime())? {
+                self.submit(key, session, work, ack).await?;
+            }
+            let (duplicates, samples) = session.take_counts();
+            self.counts.duplicates.fetch_add(duplicates, Ordering::Relaxed);
+            self.counts.samples.fetch_add(samples, Ordering::Relaxed);
+        }
+    }
+
+    async fn submit(
+        &self,
+        node: &NodeKey,
+        session: &Session,
+        work: Work,
+        ack: &Arc<AckSender>,
+    ) -> Result<(), Status> {
+        let job = Job { node: node.clone(), epoch: session.epoch(), work, ack: Arc::clone(ack) };
+        self.writer.submit(job).await.map_err(unavailable)
+    }
+
+    async fn table(&self, key: &NodeKey) -> Result<Arc<SeriesTable>, Status> {
+        let known = |tables: &BTreeMap<NodeKey, Arc<SeriesTable>>| tables.get(key).cloned();
+        if let Some(table) = known(&self.tables.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(table);
+        }
+        let (store, node) = (Arc::clone(&self.store), key.clone());
+        let loaded = tokio::task::spawn_blocking(move || series_table(store.as_ref(), &node))
+            .await
+            .map_err(|_| Status::internal("reading the series table broke off"))?
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another stream may have been faster; there must be one table per node.
+        Ok(Arc::clone(tables.entry(key.clone()).or_insert_with(|| Arc::new(loaded))))
+    }
+
+    fn hello_ack(
+        &self,
+        cluster: &ClusterId,
+        node: &NodeId,
+        capabilities: u64,
+        cursors: Cursors,
+    ) -> v1::to_agent::Message {
+        v1::to_agent::Message::Hello(v1::HelloAck {
+            version: evenkeel_proto::VERSIONS.1,
+            capabilities,
+            event_cursor: cursors.event,
+            sample_cursor: cursors.sample,
+            credit: self.config.backfill_credit.into(),
+            settings: None,
+            cluster: cluster.to_string(),
+            node: node.to_string(),
+        })
+    }
+}
+
+async fn hello(messages: &mut Streaming<v1::FromAgent>) -> Result<Greeting, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, messages.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no hello within 10 s"))??;
+    match first.and_then(|m| m.message) {
+        Some(v1::from_agent::Message::Hello(hello)) => Greeting::check(hello),
+        _ => Err(Status::invalid_argument("the first message must be a hello")),
+    }
+}
+
+fn ack_message(cursors: Cursors) -> v1::to_agent::Message {
+    v1::to_agent::Message::Ack(v1::Ack { event_cursor: cursors.event, sample_cursor: cursors.sample })
+}
+
+async fn send(answers: &Answers, message: v1::to_agent::Message) -> Result<(), Status> {
+    let message = v1::ToAgent { message: Some(message) };
+    answers.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent is gone"))
+}
+
+fn unavailable(error: super::writer::WriterGone) -> Status {
+    Status::unavailable(error.to_string())
+}

@@ -1,0 +1,572 @@
+//! The control service: questions are answered from live state and store; pause and resume are the only changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use evenkeel_common::id::{ClusterId, DecisionId, NodeId, Vmid};
+use evenkeel_common::time::Timestamp;
+use evenkeel_core::{RunRecord, explain, replay};
+use evenkeel_proto::v1;
+use evenkeel_proto::v1::control_server::Control;
+use evenkeel_runtime::clock::Clock;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::views::{ClusterView, anomalies, decisions, guests, nodes, status};
+use super::watch::{Watch, follow};
+use crate::cycle::{ClusterHandle, Pause};
+use crate::identity::audit::{Audit, Entry, Outcome};
+use crate::identity::tokens::Principal;
+use crate::ingest::{AnomalyNews, Counts, IngestConfig, Live};
+use crate::store::records::{AnomalyKey, AnomalyTimeKey, DecisionKey, RunKey};
+use crate::store::{Direction, KeyRange, OnDamage, SCHEMA, Store, StoreError, trees};
+
+/// Rows of an answer unless the client asks for fewer.
+const LIMIT: usize = 1_000;
+/// How long an anomaly may have been open to be found by its closing; detectors accept a new level far sooner.
+const LONGEST_ANOMALY: std::time::Duration = std::time::Duration::from_hours(24 * 7);
+/// Rows looked at for one answer at most, so that a narrow filter over a long time can not occupy the store.
+const SCANNED: usize = 200_000;
+
+/// What the control service needs.
+#[derive(Clone)]
+pub struct ControlService {
+    /// What agents say.
+    pub live: Arc<Live>,
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// Counts of ingest.
+    pub counts: Arc<Counts>,
+    /// The clusters that are decided about.
+    pub clusters: Arc<BTreeMap<ClusterId, Arc<ClusterHandle>>>,
+    /// Anomalies as they open and close.
+    pub news: broadcast::Sender<AnomalyNews>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// When this process started.
+    pub started: Timestamp,
+    /// Limits of ingest, for what counts as fresh.
+    pub ingest: IngestConfig,
+    /// Ends endless answers.
+    pub stop: CancellationToken,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type WatchAnomaliesStream = Watch<v1::AnomalyView>;
+    type WatchDecisionsStream = Watch<v1::Decision>;
+    type ExportStream = Watch<v1::ExportChunk>;
+
+    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
+        let role = request.extensions().get::<Principal>().map(|p| p.role.to_string()).unwrap_or_default();
+        let views = self.views("")?;
+        let (gaps, bytes_on_disk) = self.off(|this| Ok((this.gaps()?, this.store.size_on_disk()?))).await?;
+        let clusters: Vec<v1::ClusterStatus> = views
+            .iter()
+            .map(|view| status::cluster(view, gaps.get(&view.id).copied().unwrap_or_default()))
+            .collect();
+        Ok(Response::new(v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_ms: self.started.as_millis(),
+            now_ms: self.clock.now().as_millis(),
+            role,
+            warnings: warnings(&clusters),
+            clusters,
+            store: Some(v1::StoreStatus {
+                backend: "sled".into(),
+                bytes_on_disk,
+                samples: self.counts.samples.load(Ordering::Relaxed),
+                events: self.counts.events.load(Ordering::Relaxed),
+                duplicates: self.counts.duplicates.load(Ordering::Relaxed),
+                schema: SCHEMA,
+            }),
+        }))
+    }
+
+    async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesResponse> {
+        let request = request.into_inner();
+        let only = optional::<NodeId>(&request.node)?;
+        let nodes: Vec<v1::Node> =
+            self.views(&request.cluster)?.iter().flat_map(|view| nodes::list(view, only.as_ref())).collect();
+        if nodes.is_empty() && only.is_some() {
+            return Err(Status::not_found(format!("no node {:?}: see `evenkeelctl nodes`", request.node)));
+        }
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn list_guests(&self, request: Request<v1::ListGuestsRequest>) -> Answer<v1::ListGuestsResponse> {
+        let request = request.into_inner();
+        let (only, on) = (vmid(request.vmid)?, optional::<NodeId>(&request.node)?);
+        let views = self.views(&request.cluster)?;
+        let guests: Vec<_> = views.iter().flat_map(|view| guests::list(view, only, on.as_ref())).collect();
+        if guests.is_empty() && only.is_some() {
+            return Err(Status::not_found(format!("no guest {}: see `evenkeelctl guests`", request.vmid)));
+        }
+        Ok(Response::new(v1::ListGuestsResponse { guests }))
+    }
+
+    async fn list_profiles(&self, request: Request<v1::ListProfilesRequest>) -> Answer<v1::ListProfilesResponse> {
+        let request = request.into_inner();
+        let only = vmid(request.vmid)?;
+        let mut profiles = Vec::new();
+        for view in self.views(&request.cluster)? {
+            let cluster = view.id.clone();
+            let stored = self.off(move |this| this.stored_profiles(&cluster)).await?;
+            profiles.extend(guests::profiles(&view, stored, only));
+        }
+        Ok(Response::new(v1::ListProfilesResponse { profiles }))
+    }
+
+    async fn list_anomalies(
+        &self,
+        request: Request<v1::ListAnomaliesRequest>,
+    ) -> Answer<v1::ListAnomaliesResponse> {
+        let request = request.into_inner();
+        let clusters = self.cluster_ids(&request.cluster)?;
+        self.off(move |this| this.stored_anomalies(&clusters, &request)).await.map(Response::new)
+    }
+
+    async fn watch_anomalies(
+        &self,
+        request: Request<v1::ListAnomaliesRequest>,
+    ) -> Answer<Self::WatchAnomaliesStream> {
+        let request = request.into_inner();
+        self.cluster_ids(&request.cluster)?;
+        let news = self.news.subscribe();
+        Ok(Response::new(follow(news, self.stop.clone(), move |AnomalyNews { cluster, record }| {
+            let wanted = anomalies::wanted(&request, Timestamp::from_millis(i64::MIN), &cluster, &record);
+            wanted.then(|| anomalies::view(&cluster, &record)).into_iter().collect()
+        })))
+    }
+
+    async fn list_decisions(
+        &self,
+        request: Request<v1::ListDecisionsRequest>,
+    ) -> Answer<v1::ListDecisionsResponse> {
+        let request = request.into_inner();
+        let clusters = self.cluster_ids(&request.cluster)?;
+        self.off(move |this| this.stored_decisions(&clusters, &request)).await.map(Response::new)
+    }
+
+    async fn watch_decisions(
+        &self,
+        request: Request<v1::ListDecisionsRequest>,
+    ) -> Answer<Self::WatchDecisionsStream> {
+        let request = request.into_inner();
+        self.cluster_ids(&request.cluster)?;
+        let (merged, receiver) = broadcast::channel::<Arc<RunRecord>>(64);
+        for handle in self.clusters.values() {
+            let (mut runs, merged, stop) = (handle.runs(), merged.clone(), self.stop.clone());
+            tokio::spawn(async move {
+                // Ends with the aggregator, or at the first run after the client has left.
+                while let Some(Ok(run)) = stop.run_until_cancelled(runs.recv()).await {
+                    if merged.send(run).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(Response::new(follow(receiver, self.stop.clone(), move |record| {
+            let decisions = record.run.decisions.iter().filter(|d| decisions::wanted(&request, d));
+            decisions.map(decisions::view).collect()
+        })))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let request = request.into_inner();
+        if request.decision.is_empty() {
+            return self.explain_last(&request).map(Response::new);
+        }
+        let id: DecisionId = parse(&request.decision)?;
+        let record = self.record_of(&id).await?;
+        let explained = explain(&record.snapshot, &record.policy, &record.memory_in);
+        let found = explained.run.decisions.iter().find(|decision| decision.id == id);
+        let found = found.ok_or_else(|| no_decision(&id))?;
+        let stays = explained.run.stays.iter().filter(|stay| stay.node == found.recommendation.source);
+        Ok(Response::new(v1::ExplainResponse {
+            decisions: vec![decisions::view(found)],
+            stays: stays.flat_map(|stay| &stay.reasons).map(decisions::reason).collect(),
+            subject: id.to_string(),
+            ..answer_about(&record)
+        }))
+    }
+
+    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<v1::ReplayResponse> {
+        let request = request.into_inner();
+        let record = if request.decision.is_empty() {
+            Arc::unwrap_or_clone(self.last_run(&request.cluster)?)
+        } else {
+            self.record_of(&parse(&request.decision)?).await?
+        };
+        let replayed = replay(&record).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        Ok(Response::new(v1::ReplayResponse {
+            identical: replayed.differences.is_empty(),
+            run: format!("{}-{}", record.run.cluster, record.run.at.as_secs()),
+            decisions: u32::try_from(record.run.decisions.len()).unwrap_or(u32::MAX),
+            stored_digest: replayed.stored_digest,
+            replayed_digest: replayed.replayed_digest,
+            differences: replayed.differences.iter().map(ToString::to_string).collect(),
+            written_by: format!("record version {}", record.version),
+        }))
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Answer<v1::PauseResponse> {
+        let who = who(&request);
+        let v1::PauseRequest { cluster, why } = request.into_inner();
+        if why.chars().count() > 500 {
+            return Err(Status::invalid_argument("the reason is longer than 500 characters"));
+        }
+        let pause = Pause { by: name_of(who.as_ref()), why: why.clone(), at: self.clock.now() };
+        let change = move |handle: &ClusterHandle, store: &dyn Store| handle.pause(pause.clone(), store);
+        let clusters = self.change(&cluster, "/evenkeel.v1.Control/Pause", why, who, change).await?;
+        Ok(Response::new(v1::PauseResponse { clusters }))
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Answer<v1::ResumeResponse> {
+        let who = who(&request);
+        let cluster = request.into_inner().cluster;
+        let clusters =
+            self.change(&cluster, "/evenkeel.v1.Control/Resume", String::new(), who, ClusterHandle::resume).await?;
+        Ok(Response::new(v1::ResumeResponse { clusters }))
+    }
+
+    async fn export(&self, request: Request<v1::ExportRequest>) -> Answer<Self::ExportStream> {
+        self.record(who(&request), "/evenkeel.v1.Control/Export", "started".into(), Outcome::Done).await?;
+        Ok(Response::new(super::export::stream(Arc::clone(&self.store))))
+    }
+}
+
+impl ControlService {
+    /// Runs what blocks on the store where it may block.
+    async fn off<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let this = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(this)).await;
+        done.map_err(|_| Status::internal("the question broke off; see the aggregator's log"))?
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn cluster_ids(&self, only: &str) -> Result<Vec<ClusterId>, Status> {
+        let known: BTreeSet<ClusterId> =
+            self.clusters.keys().cloned().chain(self.live.clusters()).collect();
+        if only.is_empty() {
+            return Ok(known.into_iter().collect());
+        }
+        let found = known.iter().find(|id| id.as_str() == only).cloned();
+        found.map(|id| vec![id]).ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(ClusterId::as_str).collect();
+            Status::not_found(format!("no cluster {only:?}; known: {}", names.join(", ")))
+        })
+    }
+
+    fn views(&self, only: &str) -> Result<Vec<ClusterView>, Status> {
+        let ids = self.cluster_ids(only)?;
+        Ok(ids
+            .into_iter()
+            .map(|id| ClusterView {
+                handle: self.clusters.get(&id).cloned(),
+                agents: self.live.cluster(&id),
+                id,
+                now: self.clock.now(),
+                uptime: self.clock.uptime(),
+                stale_after: self.ingest.stale_after(),
+                max_skew_ms: self.ingest.max_skew_ms.into(),
+            })
+            .collect())
+    }
+
+    fn gaps(&self) -> Result<BTreeMap<ClusterId, u64>, StoreError> {
+        let mut gaps = BTreeMap::new();
+        let count = |key: crate::store::records::GapKey, _| {
+            *gaps.entry(key.cluster).or_insert(0) += 1;
+            ControlFlow::Continue(())
+        };
+        trees::GAPS.scan(self.store.as_ref(), &KeyRange::all(), Direction::Forward, OnDamage::Skip, count)?;
+        Ok(gaps)
+    }
+
+    fn stored_profiles(
+        &self,
+        cluster: &ClusterId,
+    ) -> Result<BTreeMap<Vmid, crate::store::records::ProfileRecord>, StoreError> {
+        let mut profiles = BTreeMap::new();
+        let range = KeyRange::under(cluster);
+        trees::PROFILES.scan(self.store.as_ref(), &range, Direction::Forward, OnDamage::Skip, |key, record| {
+            profiles.insert(key.vmid, record);
+            ControlFlow::Continue(())
+        })?;
+        Ok(profiles)
+    }
+
+    fn stored_anomalies(
+        &self,
+        clusters: &[ClusterId],
+        request: &v1::ListAnomaliesRequest,
+    ) -> Result<v1::ListAnomaliesResponse, StoreError> {
+        let limit = limit(request.limit);
+        let since = Timestamp::from_millis(request.since_ms.unwrap_or(i64::MIN));
+        let (mut found, mut truncated) = (Vec::new(), false);
+        for cluster in clusters {
+            // What closed since then may have opened long before.
+            let from = (cluster.clone(), since.before(LONGEST_ANOMALY));
+            let range = KeyRange::between(&from, &(cluster.clone(), Timestamp::from_millis(i64::MAX)));
+            let (mut taken, mut scanned) = (0, 0);
+            let mut failure = None;
+            trees::ANOMALIES_BY_TIME.scan(
+                self.store.as_ref(),
+                &range,
+                Direction::Backward,
+                OnDamage::Skip,
+                |key: AnomalyTimeKey, ()| {
+                    scanned += 1;
+                    if taken >= limit || scanned > SCANNED {
+                        truncated = true;
+                        return ControlFlow::Break(());
+                    }
+                    let AnomalyTimeKey { cluster: of, node, epoch, number, .. } = key;
+                    let id = AnomalyKey { cluster: of, node, epoch, number };
+                    match trees::ANOMALIES.get(self.store.as_ref(), &id) {
+                        Ok(Some(record)) if anomalies::wanted(request, since, cluster, &record) => {
+                            taken += 1;
+                            found.push(anomalies::view(cluster, &record));
+                        }
+                        Ok(_) => {}
+                        Err(error) if error.is_damaged_value() => truncated = true,
+                        Err(error) => {
+                            failure = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
+                    ControlFlow::Continue(())
+                },
+            )?;
+            failure.map_or(Ok(()), Err)?;
+        }
+        found.sort_by_key(|anomaly| std::cmp::Reverse(anomaly.opened_ms));
+        truncated |= found.len() > limit;
+        found.truncate(limit);
+        Ok(v1::ListAnomaliesResponse { anomalies: found, truncated })
+    }
+
+    fn stored_decisions(
+        &self,
+        clusters: &[ClusterId],
+        request: &v1::ListDecisionsRequest,
+    ) -> Result<v1::ListDecisionsResponse, StoreError> {
+        let limit = limit(request.limit);
+        let since_s = Timestamp::from_millis(request.since_ms.unwrap_or(0)).as_secs();
+        let (mut found, mut truncated) = (Vec::new(), false);
+        for cluster in clusters {
+            let range = KeyRange::between(&(cluster.clone(), since_s), &(cluster.clone(), i64::MAX));
+            let (mut taken, mut scanned) = (0, 0);
+            let damaged = trees::DECISIONS.scan(
+                self.store.as_ref(),
+                &range,
+                Direction::Backward,
+                OnDamage::Skip,
+                |_: DecisionKey, decision| {
+                    scanned += 1;
+                    if taken >= limit || scanned > SCANNED {
+                        truncated = true;
+                        return ControlFlow::Break(());
+                    }
+                    if decisions::wanted(request, &decision) {
+                        taken += 1;
+                        found.push(decisions::view(&decision));
+                    }
+                    ControlFlow::Continue(())
+                },
+            )?;
+            truncated |= damaged > 0;
+        }
+        found.sort_by_key(|decision| std::cmp::Reverse(decision.at_ms));
+        truncated |= found.len() > limit;
+        found.truncate(limit);
+        Ok(v1::ListDecisionsResponse { decisions: found, truncated })
+    }
+
+    /// The last run of the cluster named, or of the only one there is.
+    fn last_run(&self, cluster: &str) -> Result<Arc<RunRecord>, Status> {
+        let mut candidates = self.clusters.values().filter(|h| cluster.is_empty() || h.id.as_str() == cluster);
+        let handle = candidates.next().ok_or_else(|| {
+            Status::not_found(format!("no decisions are made for a cluster {cluster:?}: see `evenkeelctl status`"))
+        })?;
+        if candidates.next().is_some() {
+            return Err(Status::invalid_argument("there are several clusters: name one with --cluster"));
+        }
+        let last = handle.lock().last_run.clone();
+        last.ok_or_else(|| {
+            let every = handle.policy.decision_interval;
+            Status::unavailable(format!("cluster {} has no run yet: there is one every {every} s", handle.id))
+        })
+    }
+
+    fn explain_last(&self, request: &v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
+        let (guest, node) = (vmid(request.vmid)?, optional::<NodeId>(&request.node)?);
+        let cluster = self.cluster_of(request, guest, node.as_ref())?;
+        let record = self.last_run(&cluster)?;
+        let explained = explain(&record.snapshot, &record.policy, &record.memory_in);
+        let run = &explained.run;
+        let about = |decision: &&evenkeel_common::decision::Decision| {
+            let advice = &decision.recommendation;
+            guest.is_none_or(|vmid| advice.guest == vmid)
+                && node.as_ref().is_none_or(|name| advice.source == *name || advice.target == *name)
+        };
+        let stays: Vec<v1::Reason> = if let Some(vmid) = guest {
+            let stays = explained.guests.iter().filter(|stay| stay.guest == vmid);
+            stays.map(|stay| decisions::reason(&stay.reason)).collect()
+        } else {
+            let stays = run.stays.iter().filter(|stay| node.as_ref().is_none_or(|name| stay.node == *name));
+            stays.flat_map(|stay| &stay.reasons).map(decisions::reason).collect()
+        };
+        let subject = match (guest, &node) {
+            (Some(vmid), _) => vmid.to_string(),
+            (None, Some(name)) => name.to_string(),
+            (None, None) => run.cluster.to_string(),
+        };
+        let decisions = run.decisions.iter().filter(about).map(decisions::view).collect();
+        Ok(v1::ExplainResponse { decisions, stays, subject, ..answer_about(&record) })
+    }
+
+    /// The cluster a question is about: the one named, or the only one whose last run knows the guest or node.
+    fn cluster_of(
+        &self,
+        request: &v1::ExplainRequest,
+        guest: Option<Vmid>,
+        node: Option<&NodeId>,
+    ) -> Result<String, Status> {
+        if !request.cluster.is_empty() {
+            return Ok(request.cluster.clone());
+        }
+        let knows = |handle: &&Arc<ClusterHandle>| {
+            handle.lock().last_run.as_ref().is_some_and(|record| {
+                let snapshot = &record.snapshot;
+                guest.is_none_or(|vmid| snapshot.guests.iter().any(|g| g.vmid == vmid))
+                    && node.is_none_or(|name| snapshot.nodes.iter().any(|n| n.id == *name))
+                    && !snapshot.nodes.is_empty()
+            })
+        };
+        let known: Vec<_> = self.clusters.values().filter(knows).collect();
+        match known.as_slice() {
+            [only] => Ok(only.id.to_string()),
+            [] if guest.is_none() && node.is_none() => Ok(String::new()),
+            [] => Err(Status::not_found("no cluster's last run knows it: see `evenkeelctl guests` and `nodes`")),
+            _ => Err(Status::invalid_argument("several clusters have one: name the cluster with --cluster")),
+        }
+    }
+
+    async fn record_of(&self, id: &DecisionId) -> Result<RunRecord, Status> {
+        let key = RunKey { cluster: id.cluster.clone(), run_s: id.run_s };
+        let value = self.off(move |this| trees::RUNS.get(this.store.as_ref(), &key)).await?;
+        let value = value.ok_or_else(|| no_decision(id))?;
+        serde_json::from_value(value).map_err(|error| {
+            Status::failed_precondition(format!("the run of {id} was stored by another version: {error}"))
+        })
+    }
+
+    /// Changes one or all clusters, and writes down who did.
+    async fn change(
+        &self,
+        only: &str,
+        call: &'static str,
+        why: String,
+        who: Option<Principal>,
+        change: impl Fn(&ClusterHandle, &dyn Store) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<Vec<String>, Status> {
+        let handles: Vec<_> =
+            self.clusters.values().filter(|h| only.is_empty() || h.id.as_str() == only).cloned().collect();
+        if handles.is_empty() {
+            return Err(Status::not_found(format!("no configured cluster {only:?}: see `evenkeelctl status`")));
+        }
+        let names: Vec<String> = handles.iter().map(|handle| handle.id.to_string()).collect();
+        let outcome = self.off(move |this| handles.iter().try_for_each(|h| change(h, this.store.as_ref()))).await;
+        let result = if outcome.is_ok() { Outcome::Done } else { Outcome::Failed };
+        self.record(who, call, format!("{} {why}", names.join(",")), result).await?;
+        outcome.map(|()| names)
+    }
+
+    async fn record(
+        &self,
+        who: Option<Principal>,
+        call: &'static str,
+        detail: String,
+        outcome: Outcome,
+    ) -> Result<(), Status> {
+        let audit = Arc::clone(&self.audit);
+        let role = who.as_ref().map(|p| p.role);
+        let (at, who) = (self.clock.now(), name_of(who.as_ref()));
+        let entry = Entry { at, who, role, call: call.into(), detail, outcome };
+        let written = tokio::task::spawn_blocking(move || audit.record(entry)).await;
+        written
+            .map_err(|_| Status::internal("writing the audit log broke off"))?
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// The part of an explanation that is the same for every subject.
+fn answer_about(record: &RunRecord) -> v1::ExplainResponse {
+    let run = &record.run;
+    v1::ExplainResponse {
+        run_ms: Some(run.at.as_millis()),
+        suppressed: run.suppressed.as_ref().map(decisions::reason),
+        scores: run.scores.iter().map(|score| (score.node.to_string(), score.score.get())).collect(),
+        ..v1::ExplainResponse::default()
+    }
+}
+
+fn warnings(clusters: &[v1::ClusterStatus]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for cluster in clusters {
+        let name = &cluster.cluster;
+        if cluster.inventory == "unreachable" {
+            warnings.push(format!("cluster {name}: {}", cluster.inventory_detail));
+        }
+        if cluster.nodes_fresh < cluster.nodes {
+            let silent = cluster.nodes - cluster.nodes_fresh;
+            warnings.push(format!("cluster {name}: {silent} node(s) without fresh data; see `evenkeelctl nodes`"));
+        }
+        if cluster.paused {
+            warnings.push(format!("cluster {name} is paused by {}; `evenkeelctl resume` ends it", cluster.paused_by));
+        }
+    }
+    warnings
+}
+
+fn limit(asked: u32) -> usize {
+    if asked == 0 { LIMIT } else { (asked as usize).min(10 * LIMIT) }
+}
+
+fn no_decision(id: &DecisionId) -> Status {
+    Status::not_found(format!("no decision {id} is kept: see `evenkeelctl decisions --since 7d`"))
+}
+
+/// Who calls. The gate lets nobody without a token come here.
+fn who<T>(request: &Request<T>) -> Option<Principal> {
+    request.extensions().get::<Principal>().cloned()
+}
+
+fn name_of(who: Option<&Principal>) -> String {
+    who.map_or_else(|| "unknown".into(), |p| format!("{} ({})", p.label, p.id))
+}
+
+fn vmid(number: u32) -> Result<Option<Vmid>, Status> {
+    if number == 0 { Ok(None) } else { Vmid::new(number).map(Some).map_err(|e| Status::invalid_argument(e.to_string())) }
+}
+
+fn optional<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(text: &str) -> Result<Option<T>, Status> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn parse<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(text: &str) -> Result<T, Status> {
+    text.parse().map_err(|error: evenkeel_common::id::InvalidId| Status::invalid_argument(error.to_string()))
+}
+

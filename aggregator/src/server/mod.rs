@@ -1,0 +1,7 @@
+//! What people and programs ask: the gRPC control service, behind one layer that knows who is asking.
+
+pub mod auth;
+pub mod control;
+mod export;
+mod views;
+mod watch;

@@ -1,0 +1,74 @@
+//! Every tree, once: name, first byte of its keys, types, who writes it and who reads it. A first byte is never used
+//! again for another tree; a new version of a tree is a new line here.
+
+use evenkeel_common::decision::Decision;
+use evenkeel_common::sample::SeriesKey;
+
+use super::records::{
+    AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, DecisionKey, EventKey, EventRecord, GapKey,
+    GapRecord, GuestKey, MetaRecord, MoveKey, NodeKey, NodeRecord, ProfileRecord, RunKey, SeriesNumber,
+};
+use super::tree::{Raw, Tree, TreeId};
+
+/// What this store is, under the key "store". Its row keeps this form for good: it is how a newer schema is noticed.
+/// Written when the store is created, read when it is opened.
+pub const META: Tree<String, MetaRecord> = Tree::new(0x01, "meta");
+/// Nodes that have reported. Written by ingest, read by the server.
+pub const NODES: Tree<NodeKey, NodeRecord> = Tree::new(0x02, "nodes");
+/// The series behind the numbers in blocks. Written by ingest before the first block that uses a number, read
+/// wherever blocks are.
+pub const SERIES: Tree<SeriesNumber, SeriesKey> = Tree::new(0x03, "series");
+/// Samples of a node and minute, coded by `evenkeel_common::columns`. Written by ingest, read by server and training.
+pub const BLOCKS: Tree<BlockKey, Vec<u8>, Raw> = Tree::new(0x04, "blocks");
+/// How far each agent's lanes are durable. Written by ingest, in the batch of the data itself; read at hello.
+pub const CURSORS: Tree<NodeKey, Cursor> = Tree::new(0x05, "cursors");
+/// Events in order of time. Written by ingest, read by the server.
+pub const EVENTS: Tree<EventKey, EventRecord> = Tree::new(0x06, "events");
+/// Anomalies by identity, so that a closing finds its opening. Written by ingest, read by the server.
+pub const ANOMALIES: Tree<AnomalyKey, AnomalyRecord> = Tree::new(0x07, "anomalies");
+/// Anomalies by the time they opened. Written with [`ANOMALIES`], read by server and retention.
+pub const ANOMALIES_BY_TIME: Tree<AnomalyTimeKey, ()> = Tree::new(0x08, "anomalies_by_time");
+/// Gaps in samples. Written by ingest, read wherever blocks are: a gap is shown as "no data", never as zero.
+pub const GAPS: Tree<GapKey, GapRecord> = Tree::new(0x09, "gaps");
+/// Guest profiles, which follow their guests. Written by ingest, read by the decision cycle and the server.
+pub const PROFILES: Tree<GuestKey, ProfileRecord> = Tree::new(0x0A, "profiles");
+/// Decision runs with the snapshot they came from, for replay. Written by the decision cycle, read by the server.
+pub const RUNS: Tree<RunKey, serde_json::Value> = Tree::new(0x0B, "runs");
+/// Decisions with their trails. Written by the decision cycle, read by the server.
+pub const DECISIONS: Tree<DecisionKey, Decision> = Tree::new(0x0C, "decisions");
+/// What operators set, by name (the pause). Written by the server, read by the decision cycle.
+pub const CONTROL: Tree<String, serde_json::Value> = Tree::new(0x0D, "control");
+/// Moves of guests, by whomever. Written by the decision cycle from PVE's tasks and inventory, read by its filters.
+pub const MOVES: Tree<MoveKey, serde_json::Value> = Tree::new(0x0E, "moves");
+
+/// All trees, in the order of exports and scrubs.
+pub const ALL: [TreeId; 14] = [
+    META.id(),
+    NODES.id(),
+    SERIES.id(),
+    BLOCKS.id(),
+    CURSORS.id(),
+    EVENTS.id(),
+    ANOMALIES.id(),
+    ANOMALIES_BY_TIME.id(),
+    GAPS.id(),
+    PROFILES.id(),
+    RUNS.id(),
+    DECISIONS.id(),
+    CONTROL.id(),
+    MOVES.id(),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_and_first_bytes_are_unique_and_leave_the_backends_theirs() {
+        let names: HashSet<_> = ALL.iter().map(|tree| tree.name).collect();
+        let prefixes: HashSet<_> = ALL.iter().map(|tree| tree.prefix).collect();
+        assert_eq!((names.len(), prefixes.len()), (ALL.len(), ALL.len()));
+        assert!(prefixes.iter().all(|&prefix| prefix < 0xF0));
+    }
+}

@@ -1,0 +1,129 @@
+//! Guests: what they are, and how they usually behave.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Vmid;
+use crate::time::Timestamp;
+use crate::units::Bytes;
+
+/// Kind of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestKind {
+    /// A virtual machine; moves live.
+    Qemu,
+    /// A container; moves by restart.
+    Lxc,
+}
+
+impl GuestKind {
+    /// Stable name, as in Proxmox.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Lxc => "lxc",
+        }
+    }
+}
+
+impl fmt::Display for GuestKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A running guest as its node's agent sees it. Facts it can not read are `None`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestFacts {
+    /// Number in the cluster.
+    pub vmid: Vmid,
+    /// Kind.
+    pub kind: GuestKind,
+    /// Name from the guest's configuration; attacker-controlled text, cut to 128 characters.
+    pub name: Option<String>,
+    /// CPUs the guest sees.
+    pub vcpus: Option<f64>,
+    /// Memory it may use.
+    pub memory_max: Option<Bytes>,
+    /// Tags from its configuration.
+    pub tags: Vec<String>,
+    /// When this life of the guest on this node began; tells a re-used vmid or a restart from a continuation.
+    pub started_at: Timestamp,
+}
+
+/// How a guest usually behaves.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileClass {
+    /// Little variation: the average predicts it.
+    Steady,
+    /// Spikes far above its average: plan with the 95th percentile.
+    Bursty,
+    /// A significant upward trend.
+    Growing,
+    /// A daily or weekly rhythm that passed a test.
+    Cyclical,
+    /// Too little data to say.
+    #[default]
+    Unknown,
+}
+
+impl ProfileClass {
+    /// Stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Bursty => "bursty",
+            Self::Growing => "growing",
+            Self::Cyclical => "cyclical",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for ProfileClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Figures of one metric over the profile's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsageSummary {
+    /// Lowest value.
+    pub min: f64,
+    /// Highest value.
+    pub max: f64,
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation.
+    pub std_dev: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// Change per hour by a fitted line; 0 while there is too little data.
+    pub slope_per_hour: f64,
+}
+
+/// A guest's profile in figures, as decisions and people use it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestProfile {
+    /// Whose.
+    pub vmid: Vmid,
+    /// Class by CPU behaviour.
+    pub class: ProfileClass,
+    /// Seconds of data behind it.
+    pub observed_s: u64,
+    /// CPU in cores.
+    pub cpu: UsageSummary,
+    /// Memory in bytes.
+    pub memory: UsageSummary,
+    /// Mean CPU in cores by hour of day (UTC), `None` where no data yet; 24 values.
+    pub cpu_by_hour: Vec<Option<f64>>,
+}

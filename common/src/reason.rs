@@ -1,0 +1,377 @@
+//! Reasons: everything evenkeel can say about why it does, or does not, move a guest.
+//!
+//! A reason is a value with its numbers as fields; log, API, web page, metric label and tests all come from it.
+//! Codes are stable. Each variant stands in one table with its code and its sentence, and a field that the
+//! sentence does not tell is a compiler warning: no number can be forgotten.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::{Mover, Resource, Step};
+use crate::guest::ProfileClass;
+use crate::id::{NodeId, Vmid};
+use crate::units::Bytes;
+
+/// Names one after the other, with commas.
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn arrows(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join("->")
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $code:literal $name:ident { $($field:ident : $type:ty),* $(,)? } => ($($say:tt)+);)+) => {
+        /// Why something is as it is: one variant per cause, with the numbers that decided. Fields carry their
+        /// unit in their name (`_s` seconds, `_h` hours, `_percent`) or their type; loads are in cores, scores
+        /// and improvements in node-score points (0 to 100).
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "code")]
+        #[allow(missing_docs, reason = "the sentence beside each variant tells what its fields mean")]
+        pub enum Reason {
+            $($(#[$doc])* #[serde(rename = $code)] $name { $($field: $type),* }),+
+        }
+
+        impl Reason {
+            /// Every code there is.
+            pub const CODES: &[&str] = &[$($code),+];
+
+            /// Stable name of the cause: API, metrics and learning key on it.
+            #[must_use]
+            pub const fn code(&self) -> &'static str {
+                match self { $(Self::$name { .. } => $code),+ }
+            }
+        }
+
+        impl fmt::Display for Reason {
+            /// One sentence, without a full stop.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $(Self::$name { $($field),* } => write!(f, $($say)+)),+ }
+            }
+        }
+    };
+}
+
+impl Reason {
+    /// The numbers and names behind it by field name: texts bare, all else as JSON.
+    #[must_use]
+    pub fn fields(&self) -> BTreeMap<String, String> {
+        let Ok(serde_json::Value::Object(object)) = serde_json::to_value(self) else {
+            return BTreeMap::new();
+        };
+        let text = |value| match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        object
+            .into_iter()
+            .filter(|(name, _)| name != "code")
+            .map(|(name, value)| (name, text(value)))
+            .collect()
+    }
+}
+
+reasons! {
+    // --- Why a whole run decided nothing -------------------------------------------------------------------
+
+    /// An operator paused the cluster.
+    "paused" Paused { why: String } => ("paused by an operator: {}", if why.is_empty() { "no reason given" } else { why });
+    /// Fewer than two nodes could take part.
+    "too_few_nodes" TooFewNodes { nodes: u32 } => ("{nodes} node(s) of this cluster can take part; a move needs two");
+    /// No inventory from the PVE API.
+    "no_pve_inventory" NoPveInventory { detail: String } => ("no inventory from the Proxmox VE API: {detail}");
+    /// The inventory is too old.
+    "pve_inventory_stale" PveInventoryStale { age_s: u64, limit_s: u64 } =>
+        ("the Proxmox VE inventory is {age_s} s old; at most {limit_s} s is trusted");
+    /// The API token does not see everything.
+    "pve_inventory_partial" PveInventoryPartial { detail: String } =>
+        ("the Proxmox VE inventory is not complete: {detail}");
+    /// A node's agent has been silent for too long.
+    "agent_stale" AgentStale { node: NodeId, age_s: u64, limit_s: u64 } =>
+        ("the data of {node} is {age_s} s old; at most {limit_s} s is trusted");
+    /// A node has no agent.
+    "agent_missing" AgentMissing { node: NodeId } =>
+        ("{node} has no agent that reports; enrol one with `evenkeelctl join-token create --node {node}`");
+    /// A number in a node's data makes no sense.
+    "data_invalid" DataInvalid { node: NodeId, detail: String } => ("the data of {node} can not be right: {detail}");
+    /// A fault drill is on.
+    "data_injected" DataInjected { node: NodeId } => ("{node} reports injected data of a fault drill");
+    /// Agents and PVE disagree.
+    "placement_disputed" PlacementDisputed { guest: Vmid, agents: Vec<NodeId>, pve: Option<NodeId> } =>
+        ("agents see guest {guest} on {}, Proxmox VE on {}",
+            if agents.is_empty() { "no node".to_owned() } else { list(agents) },
+            pve.as_ref().map_or("no node", NodeId::as_str));
+    /// A node's clock is off.
+    "clock_skew" ClockSkew { node: NodeId, skew_ms: i64, limit_ms: u64 } =>
+        ("the clock of {node} is off by {skew_ms} ms; at most {limit_ms} ms is trusted");
+    /// The cluster has no quorum.
+    "no_quorum" NoQuorum {} => ("the cluster has no quorum");
+    /// Somebody else is moving a guest.
+    "foreign_migration" ForeignMigration { guest: Vmid, source: NodeId, target: Option<NodeId> } =>
+        ("a migration that evenkeel did not start is under way: guest {guest} from {source}{}",
+            target.as_ref().map_or_else(String::new, |node| format!(" to {node}")));
+    /// Not enough data since the start.
+    "warming_up" WarmingUp { seconds: u64, needed_s: u64 } =>
+        ("warming up: {seconds} s of data, {needed_s} s are needed");
+    /// Nothing to balance.
+    "converged" Converged { spread: f64, threshold: f64 } =>
+        ("the cluster is balanced: node scores within {spread:.1} points (threshold {threshold:.1}), no node over a limit");
+    /// Decisions are switched off for lack of a configuration.
+    "not_configured" NotConfigured { detail: String } => ("no decisions are made: {detail}");
+
+    // --- Filters: objections, and passes where a number matters --------------------------------------------
+
+    /// The guest rests.
+    "cooldown_active" CooldownActive { minutes_ago: f64, rest_minutes: f64, by: Mover, moves_last_day: u32 } =>
+        ("moved {minutes_ago:.0} min ago by {}, rests {rest_minutes:.0} min ({moves_last_day} move(s) in 24 h)",
+            mover(*by));
+    /// The rest is over.
+    "cooldown_over" CooldownOver { minutes_ago: f64, rest_minutes: f64 } =>
+        ("last moved {minutes_ago:.0} min ago, rest of {rest_minutes:.0} min is over");
+    /// Back to the node it just left.
+    "rollback" Rollback { node: NodeId, hours_ago: f64, window_h: f64 } =>
+        ("would go back to {node}, which it left {hours_ago:.1} h ago (not within {window_h:.0} h)");
+    /// Closes a circle.
+    "cycle" Cycle { path: Vec<NodeId>, window_h: f64 } =>
+        ("cycle detected {} within {window_h:.0} h", arrows(path));
+    /// Several recommendations for one guest.
+    "conflict_same_guest" ConflictSameGuest { guest: Vmid, target: NodeId } =>
+        ("guest {guest} is already recommended to go to {target} in this run");
+    /// The guest is being moved.
+    "conflict_in_flight" ConflictInFlight { guest: Vmid, target: Option<NodeId>, by: Mover } =>
+        ("guest {guest} is being moved{} by {}",
+            target.as_ref().map_or_else(String::new, |node| format!(" to {node}")), mover(*by));
+    /// The recommendations of this run together are too much for the target.
+    "conflict_overload" ConflictOverload { target: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
+        ("with the other moves of this run {target} would reach {percent:.0} % {resource} (limit {limit_percent:.0} %)");
+    /// Not better enough.
+    "improvement_too_small" ImprovementTooSmall { before: f64, after: f64, improvement: f64, needed: f64 } =>
+        ("cluster score {before:.1} -> {after:.1}: better by {improvement:.2} points, {needed:.2} are needed");
+    /// Better.
+    "improvement" Improvement { before: f64, after: f64, improvement: f64 } =>
+        ("cluster score {before:.1} -> {after:.1}: better by {improvement:.2} points");
+    /// The target's memory would not suffice.
+    "target_memory" TargetMemory { target: NodeId, free_after: Bytes, reserve: Bytes } =>
+        ("{target} would keep {free_after} of memory free; its reserve is {reserve}");
+    /// The target would exceed a limit and be worse off than the source is.
+    "target_over_limit" TargetOverLimit { target: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
+        ("{target} would reach {percent:.0} % {resource}; its limit is {limit_percent:.0} %");
+
+    // --- Affinity ------------------------------------------------------------------------------------------
+
+    /// A tag keeps evenkeel away.
+    "tag_ignore" TagIgnore { tag: String } => ("tag {tag} tells balancers to leave it alone");
+    /// A tag pins it.
+    "tag_pin" TagPin { tags: Vec<String>, nodes: Vec<NodeId> } =>
+        ("pinned to {} by tag {}", if nodes.is_empty() { "no node of this cluster".to_owned() } else { list(nodes) }, list(tags));
+    /// A member of its anti-affinity group runs on the target.
+    "tag_apart" TagApart { group: String, peer: Vmid, target: NodeId } =>
+        ("{target} runs guest {peer} of the same anti-affinity group (tag {group})");
+    /// Its affinity group would be split.
+    "tag_together" TagTogether { group: String, peers: Vec<Vmid>, source: NodeId } =>
+        ("its affinity group (tag {group}) stays together: guest {} on {source}", list(peers));
+    /// A strict HA rule keeps it off the target.
+    "ha_node_affinity" HaNodeAffinity { rule: String, nodes: Vec<NodeId>, strict: bool } =>
+        ("HA rule {rule} {} {}", if *strict { "allows only" } else { "prefers and would move it back to" }, list(nodes));
+    /// An HA rule keeps guests apart.
+    "ha_apart" HaApart { rule: String, peer: Vmid, target: NodeId } =>
+        ("HA rule {rule} keeps it apart from guest {peer} on {target}");
+    /// An HA rule keeps guests together.
+    "ha_together" HaTogether { rule: String, peers: Vec<Vmid>, source: NodeId } =>
+        ("HA rule {rule} would move guest {} along from {source}", list(peers));
+    /// HA is busy with the guest.
+    "ha_state" HaState { state: String } => ("its HA state is {state}; only started guests are moved");
+    /// Proxmox VE balances HA guests itself.
+    "pve_rebalances" PveRebalances {} =>
+        ("Proxmox VE's own auto-rebalance is on, so HA guests are left to it");
+    /// The target is not taking guests.
+    "target_maintenance" TargetMaintenance { target: NodeId } => ("{target} is in maintenance");
+    /// The target is not online.
+    "target_offline" TargetOffline { target: NodeId } => ("{target} is not online");
+    /// The target's data bars it.
+    "target_barred" TargetBarred { target: NodeId, why: Box<Reason> } => ("{target} takes no part: {why}");
+    /// Devices of the host.
+    "passthrough" Passthrough { devices: Vec<String> } => ("uses devices of its node: {}", list(devices));
+    /// Disks that only its node has.
+    "local_disks" LocalDisks { disks: Vec<String> } => ("has disks that are not on shared storage: {}", list(disks));
+    /// A storage that the target lacks.
+    "storage_missing" StorageMissing { storage: String, target: NodeId } =>
+        ("storage {storage} is not available on {target}");
+    /// More vCPUs than the target has.
+    "too_few_cores" TooFewCores { vcpus: f64, cores: f64, target: NodeId } =>
+        ("has {vcpus:.0} vCPUs, {target} only {cores:.0} cores");
+    /// Passes the host's CPU type through, and the target's differs.
+    "cpu_model" CpuModel { source: String, target: String } =>
+        ("its CPU type is host: {source} and {target} are not the same");
+    /// A container moves by restart.
+    "container_restart" ContainerRestart {} =>
+        ("a container moves by restart, which tag evenkeel-restart-ok must allow");
+
+    // --- Why a guest is no candidate -----------------------------------------------------------------------
+
+    /// Not running.
+    "guest_stopped" GuestStopped {} => ("is not running, so moving it relieves nobody");
+    /// A template.
+    "guest_template" GuestTemplate {} => ("is a template");
+    /// Locked by an operation.
+    "guest_locked" GuestLocked { lock: String } => ("is locked ({lock}); wait for that task, or run `qm unlock` or `pct unlock` if it is left over");
+    /// No room anywhere.
+    "no_room" NoRoom { memory: Bytes } => ("no other node has room for its {memory} and the memory reserve");
+    /// Its node is fine.
+    "source_calm" SourceCalm { node: NodeId, score: f64 } => ("{node} is at score {score:.0}: nothing to relieve");
+    /// No figures of this guest.
+    "guest_unknown_load" GuestUnknownLoad {} => ("its load is not known yet");
+
+    // --- Why nothing (else) happens ------------------------------------------------------------------------
+
+    /// Nothing to relieve.
+    "node_calm" NodeCalm { node: NodeId, score: f64 } => ("{node} is at score {score:.0}: nothing to relieve");
+    /// Not online.
+    "node_offline" NodeOffline { node: NodeId } => ("{node} is not online");
+    /// Its data bars it.
+    "node_barred" NodeBarred { node: NodeId, why: Box<Reason> } => ("{node} takes no part: {why}");
+    /// No guest on it.
+    "node_empty" NodeEmpty { node: NodeId } => ("{node} runs no guest");
+    /// None of its guests can move.
+    "node_no_candidate" NodeNoCandidate { node: NodeId, score: f64, guests: u32 } =>
+        ("{node} is at score {score:.0}, but none of its {guests} guest(s) can move");
+    /// Moves are on their way.
+    "node_moves" NodeMoves { node: NodeId, out: u32, into: u32 } =>
+        ("{node}: {out} move(s) out of it and {into} into it are decided in this run");
+    /// The best move of a node or guest, and why it does not happen.
+    "best_move_held" BestMoveHeld { guest: Vmid, target: NodeId, improvement: f64, filter: Step, objection: Box<Reason> } =>
+        ("best move is guest {guest} to {target} (better by {improvement:.2} points), held by {filter}: {objection}");
+    /// The best move is not worth it.
+    "best_move_too_small" BestMoveTooSmall { guest: Vmid, target: NodeId, improvement: f64, needed: f64 } =>
+        ("best candidate is guest {guest} to {target}: it improves the cluster by only {improvement:.2} points, {needed:.2} are needed");
+    /// The best move waits its turn.
+    "best_move_waits" BestMoveWaits { guest: Vmid, target: NodeId, why: Box<Reason> } =>
+        ("best move is guest {guest} to {target}; it waits: {why}");
+    /// A tag that evenkeel can not follow; the safe reading is taken.
+    "tag_not_understood" TagNotUnderstood { guest: Vmid, tag: String, reading: String } =>
+        ("guest {guest}: tag {tag} is not understood; {reading}");
+
+    // --- Fate of what passed the filters -------------------------------------------------------------------
+
+    /// Not seen often enough.
+    "observing" Observing { seen: u32, needed: u32 } => ("observing: {seen}/{needed} periods");
+    /// Not enough data yet.
+    "collecting" Collecting { hours: f64, needed_h: f64 } =>
+        ("observing: {hours:.1} h of data collected, {needed_h:.1} h are needed");
+    /// Over the run's limit.
+    "limit_run" LimitRun { limit: u32 } => ("max_migrations_per_run {limit} is reached");
+    /// Over the limit of migrations at once.
+    "limit_concurrent" LimitConcurrent { limit: u32, running: u32 } =>
+        ("max_concurrent_migrations {limit} is reached ({running} under way)");
+    /// One out of, one into a node at a time.
+    "limit_node" LimitNode { node: NodeId, into: bool } =>
+        ("another guest already moves {} {node}; one at a time", if *into { "into" } else { "out of" });
+    /// Over the day's limit.
+    "limit_day" LimitDay { moved: u32, limit: u32, per_node: u32 } =>
+        ("{moved} migrations in the last 24 h; the limit is {limit} (max_migrations_per_day {per_node} per node)");
+    /// Mode advise.
+    "advised" Advised { before: f64, after: f64 } =>
+        ("passed all filters: cluster score {before:.1} -> {after:.1}; mode advise leaves the move to you");
+    /// Mode approve.
+    "needs_approval" NeedsApproval { before: f64, after: f64 } =>
+        ("passed all filters: cluster score {before:.1} -> {after:.1}; waits for an operator's approval");
+    /// Mode auto.
+    "accepted" Accepted { before: f64, after: f64 } =>
+        ("passed all filters: cluster score {before:.1} -> {after:.1}");
+
+    // --- Evidence ------------------------------------------------------------------------------------------
+
+    /// The source stands out.
+    "node_hot" NodeHot { node: NodeId, resource: Resource, percent: f64, cluster_percent: f64 } =>
+        ("{node} {} {percent:.0} % against the cluster's {cluster_percent:.0} %", resource_word(*resource));
+    /// Guests of the source wait.
+    "waiting" Waiting { node: NodeId, cores: f64 } => ("guests of {node} wait for {cores:.1} cores more than they get");
+    /// What the guest is expected to need.
+    "predicted_load" PredictedLoad { class: ProfileClass, cores: f64, memory: Bytes, now_cores: f64 } =>
+        ("expected to need {cores:.1} cores ({}, now {now_cores:.1}) and {memory}", basis(*class));
+    /// Score of source and target, before and after.
+    "score_change" ScoreChange { node: NodeId, before: f64, after: f64 } =>
+        ("score of {node} {before:.0} -> {after:.0}");
+    /// The source is being emptied.
+    "source_maintenance" SourceMaintenance { node: NodeId } => ("{node} is in maintenance and has to be emptied");
+}
+
+const fn mover(by: Mover) -> &'static str {
+    match by {
+        Mover::Evenkeel => "evenkeel",
+        Mover::Foreign => "someone else",
+    }
+}
+
+const fn resource_word(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Cpu => "CPU",
+        Resource::Memory => "memory",
+        Resource::Pressure => "pressure",
+    }
+}
+
+const fn basis(class: ProfileClass) -> &'static str {
+    match class {
+        ProfileClass::Steady => "steady: its average",
+        ProfileClass::Bursty => "bursty: its 95th percentile",
+        ProfileClass::Growing => "growing: 48 h ahead",
+        ProfileClass::Cyclical => "cyclical: its peak hour",
+        ProfileClass::Unknown => {
+            "without or outside of its profile: the higher of now and its 95th percentile"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_equal_to_json() {
+        let mut codes = Reason::CODES.to_vec();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Reason::CODES.len());
+        let reason = Reason::Observing { seen: 2, needed: 3 };
+        assert_eq!(serde_json::to_value(&reason).unwrap()["code"], reason.code());
+    }
+
+    #[test]
+    fn sentences_read_well_and_fields_are_complete() {
+        let node = |name: &str| NodeId::new(name).unwrap();
+        let cycle = Reason::Cycle { path: vec![node("A"), node("B"), node("C"), node("A")], window_h: 48.0 };
+        assert_eq!(cycle.to_string(), "cycle detected A->B->C->A within 48 h");
+        assert_eq!(cycle.fields()["path"], r#"["A","B","C","A"]"#);
+        let hot = Reason::NodeHot {
+            node: node("pve1"),
+            resource: Resource::Cpu,
+            percent: 93.2,
+            cluster_percent: 34.1,
+        };
+        assert_eq!(hot.to_string(), "pve1 CPU 93 % against the cluster's 34 %");
+        assert_eq!(hot.fields()["node"], "pve1");
+        assert_eq!(hot.fields().len(), 4);
+    }
+
+    #[test]
+    fn a_reason_in_a_reason_survives_json() {
+        let target = NodeId::new("pve2").unwrap();
+        let reason = Reason::BestMoveHeld {
+            guest: Vmid::new(101).unwrap(),
+            target: target.clone(),
+            improvement: 1.0 / 3.0,
+            filter: Step::Affinity,
+            objection: Box::new(Reason::TargetMaintenance { target }),
+        };
+        let text = serde_json::to_string(&reason).unwrap();
+        assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), reason);
+        assert_eq!(
+            reason.to_string(),
+            "best move is guest 101 to pve2 (better by 0.33 points), held by affinity: pve2 is in maintenance"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! Placeholder.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod fake_pve;
