@@ -4,7 +4,7 @@ use evenkeel_common::decision::{Action, Step};
 
 use crate::pipeline::{self, Context, Facts};
 use crate::score::fleet::Fleet;
-use crate::{Explained, Memory, Mode, Policy, Run, explain, fixture, recommend};
+use crate::{Explained, Memory, Mode, Policy, Run, explain, fixture};
 
 /// The answer of one filter to one move, on a cluster as it stands.
 fn judge(step: Step, policy: &Policy, fleet: &str, migration: &str) -> String {
@@ -295,16 +295,16 @@ fn improvement() {
         pve1 cpu=16 ram=64 | 101 cpu=7 mem=4 | 102 cpu=8 mem=4
         pve2 cpu=16 ram=64",
         "101 -> pve2",
-        "pass: cluster score 10.1 -> 0.2: better by 9.96 points",
+        "pass: cluster score 9.7 -> 0.1: better by 9.59 points",
     );
-    check(step, TWO, "101 -> pve2", "pass: cluster score 1.7 -> 0.1: better by 1.60 points");
+    check(step, TWO, "101 -> pve2", "pass: cluster score 1.7 -> 0.1: better by 1.65 points");
     check(
         step,
         "
         pve1 cpu=16 ram=64 | 101 cpu=7 mem=4
         pve2 cpu=16 ram=64",
         "101 -> pve2",
-        "filtered: cluster score 0.0 -> 0.0: better by 0.00 points, 0.54 are needed",
+        "filtered: cluster score 0.0 -> 0.0: better by 0.00 points, 0.28 are needed",
     );
     // 64 GiB, 10 % reserve: 57.6 usable, 2 in use by the host.
     check(
@@ -314,7 +314,7 @@ fn improvement() {
         pve2 cpu=16 ram=64
         pve3 cpu=16 ram=64",
         "101 -> pve2",
-        "pass: cluster score 23.7 -> 5.3: better by 18.42 points",
+        "pass: cluster score 17.4 -> 3.6: better by 13.88 points",
     );
     check(
         step,
@@ -430,7 +430,7 @@ fn two_empty_nodes_and_a_lone_guest_stay_as_they_are() {
     assert_eq!(
         told(&explained.run),
         "\
-pve1: best candidate is guest 101 to pve2: it improves the cluster by only 0.00 points, 0.60 are needed
+pve1: best candidate is guest 101 to pve2: it improves the cluster by only 0.00 points, 0.36 are needed
 pve2: pve2 runs no guest
 pve3: pve3 runs no guest"
     );
@@ -485,7 +485,7 @@ fn a_cpu_figure_that_is_missing_is_not_zero() {
 #[test]
 fn every_guest_that_stays_has_its_reason() {
     let explained = run("
-        pve1 cpu=16 ram=64 | 101 cpu=7 mem=4 tags=ignore | 102 cpu=8 mem=50 | 103 stopped | 104 template stopped | 105 lock=backup | 106 cpu=0.01 mem=1
+        pve1 cpu=16 ram=64 | 101 cpu=7 mem=4 tags=ignore | 102 cpu=8 mem=50 | 103 stopped | 104 template stopped | 105 lock=backup | 106 cpu=0.01 mem=0.05
         pve2 cpu=16 ram=32 | 107 cpu=1");
     let told: Vec<_> =
         explained.guests.iter().map(|stay| format!("{}: {}", stay.guest, stay.reason)).collect();
@@ -496,8 +496,8 @@ fn every_guest_that_stays_has_its_reason() {
 103: is not running, so moving it relieves nobody
 104: is a template
 105: is locked (backup); wait for that task, or run `qm unlock` or `pct unlock` if it is left over
-106: best candidate is guest 106 to pve2: it improves the cluster by only 1.31 points, 0.52 are needed
-107: pve2 is at score 15: nothing to relieve"
+106: best candidate is guest 106 to pve2: it improves the cluster by only 0.15 points, 0.21 are needed
+107: pve2 is at score 10: nothing to relieve"
     );
 }
 
@@ -595,5 +595,4 @@ fn limits_skip_what_is_too_much() {
         reasons(&policy, &moved),
         "skipped limit_day, skipped limit_day, skipped limit_day, skipped limit_day"
     );
-    assert_eq!(recommend::objective(&Fleet::of(&fixture::snapshot("").sorted(), &policy)), 0.0);
 }

@@ -16,7 +16,6 @@ use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistenc
 use crate::policy::{Mode, Policy};
 use crate::recommend;
 use crate::score::fleet::Fleet;
-use crate::score::{score, strain};
 use crate::snapshot::{Candidate, Snapshot, takes_part};
 
 /// Moves that one run judges at most; keeps a cluster full of objections from taking for ever.
@@ -217,7 +216,7 @@ impl<'a> Planner<'a> {
         best
     }
 
-    /// Nodes that have something to be relieved of: over a threshold, above the rest, or to be emptied.
+    /// Nodes that have something to be relieved of: over a threshold, or to be emptied.
     pub(crate) fn sources(&self) -> Vec<bool> {
         sources(&self.snapshot, &self.fleet, self.policy)
     }
@@ -394,15 +393,8 @@ pub(crate) fn over_threshold(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy
     snapshot.nodes.iter().zip(&fleet.nodes).map(over).collect()
 }
 
+/// A node at ease gives nothing away: evening out what nobody feels only costs.
 fn sources(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
-    let scores: Vec<_> = fleet.nodes.iter().map(|load| score(load).get()).collect();
-    let counted = || snapshot.nodes.iter().zip(&scores).filter(|(node, _)| takes_part(node));
-    #[allow(clippy::cast_precision_loss)] // Far below 2^53.
-    let mean = counted().map(|(_, score)| score).sum::<f64>() / counted().count().max(1) as f64;
-    let above = mean + policy.penalty_config.cluster_convergence_threshold;
     let over = over_threshold(snapshot, fleet, policy);
-    let part = |index: usize| takes_part(&snapshot.nodes[index]) && strain(&fleet.nodes[index]).is_finite();
-    (0..scores.len())
-        .map(|index| part(index) && (over[index] || scores[index] > above || fleet.nodes[index].leaving))
-        .collect()
+    over.iter().zip(&fleet.nodes).map(|(over, load)| *over || load.leaving).collect()
 }

@@ -163,7 +163,7 @@ impl Default for Policy {
             mem_threshold: 80.0,
             pressure_threshold: 20.0,
             memory_reserve_percent: 10.0,
-            min_improvement: 0.5,
+            min_improvement: 0.2,
             migration_link_mbps: 1000,
             cooldown_minutes: 60,
             confidence_threshold: 75.0,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_common::decision::{Action, Mover};
 use evenkeel_common::reason::Reason;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 
 use crate::policy::Policy;
 use crate::score::fleet::Fleet;
@@ -189,6 +190,18 @@ proptest! {
         let told = matches!(run.suppressed, Some(Reason::DataInvalid { .. }));
         prop_assert!(told && run.decisions.is_empty(), "{:?}", run.suppressed);
     }
+}
+
+/// The properties above would hold of nothing if no random cluster ever moved a guest.
+#[test]
+fn random_clusters_do_move_guests() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let moves = |runner: &mut proptest::test_runner::TestRunner| {
+        let snapshot = cluster().new_tree(runner).unwrap().current();
+        accepted(&plan_at_once(&snapshot, &Policy::default()))
+    };
+    let busy = (0..100).filter(|_| moves(&mut runner) > 0).count();
+    assert!(busy >= 30, "only {busy} of 100 random clusters move a guest");
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(crate) fn nodes(
         let guests: Vec<_> =
             (0..planner.snapshot.guests.len()).filter(|&guest| planner.fleet.place[guest] == index).collect();
         if planner.before.nodes[index].guests == 0 {
-            reasons.push(Reason::NodeEmpty { node: node() });
+            reasons.extend(reasons.is_empty().then(|| Reason::NodeEmpty { node: node() }));
         } else if had[index] && has[index] && suppressed.is_none() {
             let best = best_held(planner, &guests).or_else(|| best_small(planner, &guests));
             let guests = u32::try_from(guests.len()).unwrap_or(u32::MAX);

@@ -22,9 +22,13 @@ pub use handle::{ClusterHandle, ClusterState, Pause};
 use moves::Moves;
 
 use crate::ingest::Live;
-use crate::pve::{Inventory, InventoryReader};
+use crate::pve::resources::GuestStatus;
+use crate::pve::{Inventory, InventoryReader, PveError};
 use crate::store::records::{DecisionKey, RunKey};
 use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
+
+/// Guest configurations read per inventory: the API is shared with people, and a thousand guests are known after five of them.
+const CONFIGS_PER_LOOK: usize = 200;
 
 /// Decides about one cluster, over and over.
 pub struct Cycle {
@@ -111,7 +115,7 @@ impl Cycle {
             let detail = format!("cluster {} has no pve.endpoints", self.handle.id);
             return Ok(Err(Reason::NotConfigured { detail }));
         };
-        match pve.reader.fetch(self.clock.now()).await {
+        match fetch(&mut pve.reader, self.clock.now()).await {
             Ok(inventory) => {
                 let inventory = Arc::new(inventory);
                 let mut batch = Batch::new();
@@ -209,6 +213,21 @@ impl Cycle {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
+}
+
+/// An inventory with the configurations of the guests that run; those still missing are read a few at a time, and their
+/// guests stay where they are meanwhile.
+async fn fetch(reader: &mut InventoryReader, now: Timestamp) -> Result<Inventory, PveError> {
+    let mut inventory = reader.fetch(now).await?;
+    let missing = inventory
+        .guests
+        .values()
+        .filter(|guest| guest.status == GuestStatus::Running && !inventory.configs.contains_key(&guest.vmid))
+        .map(|guest| guest.vmid)
+        .take(CONFIGS_PER_LOOK);
+    let missing: Vec<Vmid> = missing.collect();
+    reader.add_configs(&mut inventory, missing, now).await?;
+    Ok(inventory)
 }
 
 /// The first whole multiple of `step` after `due`.

@@ -154,24 +154,27 @@ impl InventoryReader {
     ) -> Result<(), PveError> {
         let online =
             |node: &NodeId| inventory.nodes.get(node).is_some_and(|n| n.status == NodeStatus::Online);
-        let missing: Vec<&Guest> = wanted
+        // Copies, because a task that is to run on any thread can not borrow what it walks through.
+        let missing: Vec<Guest> = wanted
             .into_iter()
             .filter(|vmid| !inventory.configs.contains_key(vmid))
             .filter_map(|vmid| inventory.guests.get(&vmid))
             .filter(|guest| online(&guest.node))
+            .cloned()
             .collect();
         let client = &self.client;
         let storages = &inventory.storages;
         let mut answers = stream::iter(missing)
             .map(|guest| async move {
-                (guest, guest_config::read(client, &guest.node, guest.kind, guest.vmid, storages).await)
+                let answer = guest_config::read(client, &guest.node, guest.kind, guest.vmid, storages).await;
+                (guest, answer)
             })
             .buffer_unordered(CONCURRENCY);
         let mut warnings = Vec::new();
         let mut read = Vec::new();
         while let Some((guest, answer)) = answers.next().await {
             match answer {
-                Ok(config) => read.push((guest.vmid, stamp(guest), Arc::new(config))),
+                Ok(config) => read.push((guest.vmid, stamp(&guest), Arc::new(config))),
                 Err(PveError::NotFound { .. }) => {}
                 Err(
                     error @ (PveError::Unauthorized { .. }

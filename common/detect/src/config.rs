@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WatchConfig {
-    /// Confidence from which an anomaly opens. Lower finds more and errs more often; 0.5 = more likely than not.
+    /// Confidence from which an anomaly opens. Lower finds more and errs more often; 0.5 = as likely real as not.
     #[schemars(range(min = 0.1, max = 0.999))]
     pub open_confidence: f64,
     /// A step is quiet again when it is nearer to what was expected at the opening than this many sigma.
@@ -38,7 +38,7 @@ pub struct WatchConfig {
 impl Default for WatchConfig {
     fn default() -> Self {
         Self {
-            open_confidence: 0.7,
+            open_confidence: 0.5,
             close_deviation: 3.0,
             quiet_steps: 6,
             accept_after_s: 1800,

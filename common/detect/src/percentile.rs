@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn what_happened_in_four_stretches_is_known_and_in_three_is_not() {
         for (times, known) in [(3, false), (4, true)] {
-            let (mut p, scale) = taught((0..144).map(|i| if i < times { 90.0 } else { 10.0 + f64::from(i % 3) }));
+            let (mut p, scale) =
+                taught((0..144).map(|i| if i < times { 90.0 } else { 10.0 + f64::from(i % 3) }));
             let finding = p.observe(&step(88.0), &scale).unwrap();
             assert_eq!(finding.score == 0.0, known, "{times}: {finding:?}");
         }

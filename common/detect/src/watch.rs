@@ -265,7 +265,8 @@ impl Open {
     /// Keeps the worst seen so far.
     fn update(&mut self, step: &Step, verdict: Option<&Verdict>, scale: &Scale) {
         let deviation = (step.median - self.expected) / self.scale;
-        if deviation.signum() == self.state.deviation.signum() && deviation.abs() > self.state.deviation.abs() {
+        if deviation.signum() == self.state.deviation.signum() && deviation.abs() > self.state.deviation.abs()
+        {
             self.state.deviation = deviation;
             self.state.value = scale.leave(step.median);
         }

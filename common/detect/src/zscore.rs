@@ -61,11 +61,8 @@ impl Detector for ZScore {
     fn learn(&mut self, step: &Step, scale: &Scale) {
         let Some(hold) = step.hold else { return };
         let reach = TEACH_LIMIT * self.sigma(scale);
-        let value = if self.warm() {
-            hold.middle.max(self.mean - reach).min(self.mean + reach)
-        } else {
-            hold.middle
-        };
+        let value =
+            if self.warm() { hold.middle.max(self.mean - reach).min(self.mean + reach) } else { hold.middle };
         self.window.push(value as f32, self.config.window);
         // Over the whole window each time: sums that are added to and taken from drift for months.
         (self.mean, self.deviation) = mean_and_deviation(self.window.values());

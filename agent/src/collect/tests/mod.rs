@@ -105,7 +105,7 @@ impl Node {
 
 /// Whether any honest node could show this value.
 fn is_possible(metric: Metric, value: f64) -> bool {
-    value >= 0.0 && value < 1e13 && (metric.unit() != Unit::Percent || value <= 100.0)
+    (0.0..1e13).contains(&value) && (metric.unit() != Unit::Percent || value <= 100.0)
 }
 
 impl Seen {

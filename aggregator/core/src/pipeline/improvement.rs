@@ -38,8 +38,8 @@ impl Filter for Improvement {
         let before = recommend::objective(fleet);
         let improvement = recommend::improvement(fleet, guest_index, target_index);
         let after = before - improvement;
-        if improvement < policy.min_improvement {
-            let needed = policy.min_improvement;
+        let needed = recommend::needed(migration.guest, policy);
+        if improvement < needed {
             return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });
         }
         Verdict::Pass(Some(Reason::Improvement { before, after, improvement }))

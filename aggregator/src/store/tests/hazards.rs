@@ -76,17 +76,43 @@ fn data_without_a_schema_is_refused() {
 
 #[test]
 fn leftovers_of_a_killed_start_do_not_matter() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    put(&store, 1, 10).unwrap();
-    drop(store);
-    drop(open(dir.path()));
-    // Sorts behind every real snapshot, so sled alone would take it for the newest.
-    for content in [&b""[..], b"half a snapshot, no checksum"] {
-        fs::write(dir.path().join("snap.7FFFFFFFFFFFFFFF.generating"), content).unwrap();
-        fs::write(dir.path().join("conf"), b"segment_size: 524288\nuse_comp").unwrap();
-        assert_eq!(count(&open(dir.path())), 1);
+    let root = tempfile::tempdir().unwrap();
+    let origin = root.path().join("origin");
+    put(&open(&origin), 1, 10).unwrap();
+    drop(open(&origin));
+    let leftovers: [(&str, &[u8]); 3] = [
+        // Sorts behind every real snapshot, so sled takes it for the newest.
+        ("snap.7FFFFFFFFFFFFFFF.generating", b""),
+        ("snap.7FFFFFFFFFFFFFFF.generating", b"half a snapshot, without its checksum"),
+        ("conf", b"segment_size: 524288\nuse_comp"),
+    ];
+    for (case, (name, content)) in leftovers.into_iter().enumerate() {
+        let [alone, ours] = ["alone", "ours"].map(|kind| root.path().join(format!("{kind}{case}")));
+        for dir in [&alone, &ours] {
+            copy(&origin, dir);
+            fs::write(dir.join(name), content).unwrap();
+        }
+        assert!(::sled::open(&alone).is_err(), "if sled opens this by itself, the repair can go: {name}");
+        assert_eq!(count(&open(&ours)), 1, "{name}");
     }
+}
+
+#[test]
+fn chunks_that_a_crash_left_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&open(dir.path()), 1, 20_000).unwrap();
+    let db = open_sled(dir.path());
+    let rows = db.iter().count();
+    // As after a kill between the chunks of a value and the batch with its head.
+    db.insert([0xFD, 0, 0, 0, 0, 0, 0, 0, 9], &[]).unwrap();
+    db.insert([0xFE, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0], b"chunk").unwrap();
+    db.insert([0xFE, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1], b"chunk").unwrap();
+    drop(db);
+    let store = open(dir.path());
+    put(&store, 1, 20_000).unwrap();
+    assert_eq!(count(&store), 1);
+    drop(store);
+    assert_eq!(open_sled(dir.path()).iter().count(), rows);
 }
 
 static SYNCS: AtomicU32 = AtomicU32::new(0);
@@ -146,7 +172,17 @@ fn no_page_grows_into_a_file_that_is_never_synced() {
         put(&store, 1000 + minute, 200_000).unwrap();
     }
     store.flush().unwrap();
-    assert_eq!(fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0);
+    let blobs = |dir: &Path| fs::read_dir(dir.join("blobs")).unwrap().count();
+    assert_eq!(blobs(dir.path()), 0);
+
+    // That it would: a few neighbours of 60 KiB are one page, and beyond 128 KiB it becomes such a file.
+    let alone = tempfile::tempdir().unwrap();
+    let db = ::sled::open(alone.path()).unwrap();
+    for row in 0..16_u8 {
+        db.insert([row], noise(row.into(), 60 << 10)).unwrap();
+    }
+    db.flush().unwrap();
+    assert!(blobs(alone.path()) > 0, "if sled keeps them in its log, larger rows are fine");
 }
 
 #[test]

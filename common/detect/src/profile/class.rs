@@ -2,7 +2,7 @@
 //!
 //! | class | data | rule |
 //! |---|---|---|
-//! | cyclical | two full days | hour of day explains at least half of the variance of the hourly means once their trend is taken out, p < 0.001 (one-way analysis of variance: Fisher 1925), and the hours differ by 30 % of the mean |
+//! | cyclical | two full days | hour of day explains at least half of the variance of the hourly means without their trend, p < 0.001 (one-way analysis of variance: Fisher 1925), and the hours differ by 30 % of the mean |
 //! | growing | 6 h | a line through the hourly means rises with p < 0.01 (Gauss's least squares, Student's t) by at least a fifth of the mean over the time seen |
 //! | bursty | 1 h | the 95th percentile is at least 1.5 times the mean, or the standard deviation half of it |
 //! | steady | 1 h | none of these |
@@ -14,7 +14,7 @@
 
 use evenkeel_common::guest::{ProfileClass, UsageSummary};
 
-use super::statistics::{Line, autocorrelation, effective, f_tail};
+use super::statistics::{Line, f_tail, independent_share};
 use super::summary::Hours;
 
 /// Seconds of data below which nothing is said.
@@ -38,10 +38,16 @@ pub fn classify(observed_s: u64, usage: &UsageSummary, hours: &Hours) -> Profile
     if observed_s < MIN_S {
         return ProfileClass::Unknown;
     }
-    let points: Vec<(f64, f64)> = hours.iter().map(|(hour, m)| (hour as f64, f64::from(m.mean))).collect();
-    let growth = growth(&points);
-    match (cycle(&points), growth) {
-        (Some(rhythm), Some(trend)) if trend > rhythm => ProfileClass::Growing,
+    let mut points: Vec<(f64, f64)> =
+        hours.iter().map(|(hour, m)| (hour as f64, f64::from(m.mean))).collect();
+    let total = squares_about_mean(&points);
+    let rhythm = Rhythm::find(&points);
+    if let Some(rhythm) = &rhythm {
+        // What is left is judged for a trend: to a line, a rhythm is noise of the worst kind.
+        points.iter_mut().for_each(|p| p.1 -= rhythm.by_hour[hour_of_day(p.0)]);
+    }
+    match (rhythm.map(|r| r.squares), growth(&points)) {
+        (Some(rhythm), Some(trend)) if trend.min(total) > rhythm => ProfileClass::Growing,
         (Some(_), _) => ProfileClass::Cyclical,
         (None, Some(_)) => ProfileClass::Growing,
         (None, None) if bursts(usage) => ProfileClass::Bursty,
@@ -54,7 +60,7 @@ fn bursts(usage: &UsageSummary) -> bool {
     far || (usage.std_dev >= BURST_DEVIATION * usage.mean && usage.std_dev >= RELEVANT)
 }
 
-/// Share of the variance that a significant rise explains.
+/// Sum of squares that a significant rise explains.
 fn growth(points: &[(f64, f64)]) -> Option<f64> {
     if points.len() < MIN_GROWING_HOURS {
         return None;
@@ -66,42 +72,75 @@ fn growth(points: &[(f64, f64)]) -> Option<f64> {
         return None;
     }
     let residuals: Vec<f64> = points.iter().map(|p| p.1 - line.at(p.0)).collect();
-    let freedom = effective(points.len() as f64, autocorrelation(&residuals)) - 2.0;
+    let freedom = (points.len() as f64 - 2.0) * independent_share(&residuals);
     let f = line.share / (1.0 - line.share) * freedom;
-    (f_tail(f, 1.0, freedom) < GROWTH_P).then_some(line.share)
+    (f_tail(f, 1.0, freedom) < GROWTH_P).then(|| line.share * squares_about_mean(points))
 }
 
-/// Share of the variance that a significant daily rhythm explains.
-fn cycle(points: &[(f64, f64)]) -> Option<f64> {
-    let line = Line::fit(points)?;
-    let span = points.last()?.0 - points.first()?.0 + 1.0;
-    if points.len() < MIN_CYCLE_HOURS || span < MIN_CYCLE_HOURS as f64 {
-        return None;
+/// A daily rhythm that passed the test.
+struct Rhythm {
+    /// Distance from the mean by hour of day.
+    by_hour: [f64; 24],
+    /// Sum of squares that it explains.
+    squares: f64,
+}
+
+impl Rhythm {
+    fn find(points: &[(f64, f64)]) -> Option<Self> {
+        let span = points.last()?.0 - points.first()?.0 + 1.0;
+        if points.len() < MIN_CYCLE_HOURS || span < MIN_CYCLE_HOURS as f64 {
+            return None;
+        }
+        let mean = points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64;
+        let slope = daily_slope(points)?;
+        let middle = points.first()?.0 + span / 2.0;
+        let rest = |p: &(f64, f64)| p.1 - mean - slope * (p.0 - middle);
+        let (mut by_hour, mut counts) = ([0.0; 24], [0_u32; 24]);
+        for p in points {
+            by_hour[hour_of_day(p.0)] += rest(p);
+            counts[hour_of_day(p.0)] += 1;
+        }
+        // An hour that was seen once explains itself.
+        if counts.iter().any(|&count| count < 2) {
+            return None;
+        }
+        by_hour.iter_mut().zip(counts).for_each(|(sum, count)| *sum /= f64::from(count));
+        let residuals: Vec<f64> = points.iter().map(|p| rest(p) - by_hour[hour_of_day(p.0)]).collect();
+        let between: f64 = by_hour.iter().zip(counts).map(|(m, count)| f64::from(count) * m * m).sum();
+        let within: f64 = residuals.iter().map(|r| r * r).sum();
+        let swing = by_hour.iter().copied().fold(f64::MIN, f64::max)
+            - by_hour.iter().copied().fold(f64::MAX, f64::min);
+        if swing < (CYCLE_SWING * mean).max(RELEVANT) || between < CYCLE_SHARE * (between + within) {
+            return None;
+        }
+        let (share, left) = (independent_share(&residuals), points.len() as f64 - 24.0);
+        let f = (between / 23.0) / (within / left) * share;
+        (f_tail(f, 23.0, left * share) < CYCLE_P).then_some(Self { by_hour, squares: between })
     }
-    let (mut sums, mut counts) = ([0.0; 24], [0_u32; 24]);
-    let detrended: Vec<(usize, f64)> =
-        points.iter().map(|p| ((p.0 as i64).rem_euclid(24) as usize, p.1 - line.at(p.0))).collect();
-    for &(bin, value) in &detrended {
-        sums[bin] += value;
-        counts[bin] += 1;
+}
+
+/// Slope per hour that a daily rhythm does not bend: the median of the changes from an hour to the same hour of
+/// the next day (seasonal Kendall slope: Hirsch, Slack and Smith 1982).
+fn daily_slope(points: &[(f64, f64)]) -> Option<f64> {
+    let mut next = points.iter().peekable();
+    let mut slopes = Vec::with_capacity(points.len());
+    for p in points {
+        while next.next_if(|n| n.0 < p.0 + 24.0).is_some() {}
+        if let Some(n) = next.peek().filter(|n| n.0 == p.0 + 24.0) {
+            slopes.push((n.1 - p.1) / 24.0);
+        }
     }
-    // A bin that was seen once explains itself.
-    if counts.iter().any(|&count| count < 2) {
-        return None;
-    }
-    let means: [f64; 24] = std::array::from_fn(|bin| sums[bin] / f64::from(counts[bin]));
-    let between: f64 = means.iter().zip(counts).map(|(mean, count)| f64::from(count) * mean * mean).sum();
-    let residuals: Vec<f64> = detrended.iter().map(|&(bin, value)| value - means[bin]).collect();
-    let within: f64 = residuals.iter().map(|r| r * r).sum();
-    let swing = means.iter().copied().fold(f64::MIN, f64::max) - means.iter().copied().fold(f64::MAX, f64::min);
-    let share = between / (between + within);
-    if swing < (CYCLE_SWING * line.mean).max(RELEVANT) || share < CYCLE_SHARE {
-        return None;
-    }
-    let freedom = effective(points.len() as f64, autocorrelation(&residuals)) - 24.0;
-    let f = (between / 23.0) / (within / freedom);
-    // Of the variance before detrending, so that it compares with the trend's share.
-    (f_tail(f, 23.0, freedom) < CYCLE_P).then_some(share * (1.0 - line.share))
+    slopes.sort_by(f64::total_cmp);
+    slopes.get(slopes.len() / 2).copied()
+}
+
+fn hour_of_day(hour: f64) -> usize {
+    (hour as i64).rem_euclid(24) as usize
+}
+
+fn squares_about_mean(points: &[(f64, f64)]) -> f64 {
+    let mean = points.iter().map(|p| p.1).sum::<f64>() / points.len().max(1) as f64;
+    points.iter().map(|p| (p.1 - mean) * (p.1 - mean)).sum()
 }
 
 #[cfg(test)]

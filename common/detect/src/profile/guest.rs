@@ -27,12 +27,7 @@ pub struct GuestProfiler {
 
 impl Default for GuestProfiler {
     fn default() -> Self {
-        Self {
-            cpu: Summary::new(CPU_UNIT),
-            memory: Summary::new(MEMORY_UNIT),
-            observed_ms: 0,
-            last: None,
-        }
+        Self { cpu: Summary::new(CPU_UNIT), memory: Summary::new(MEMORY_UNIT), observed_ms: 0, last: None }
     }
 }
 

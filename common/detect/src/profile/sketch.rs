@@ -44,7 +44,11 @@ impl Sketch {
             if seen >= wanted {
                 let bucket = usize::from(self.first) + i;
                 // The middle of the bucket in the sense of the smallest largest relative error.
-                return if bucket == 0 { 0.0 } else { unit * RATIO.powi(bucket as i32) * 2.0 / (1.0 + RATIO) };
+                return if bucket == 0 {
+                    0.0
+                } else {
+                    unit * RATIO.powi(bucket as i32) * 2.0 / (1.0 + RATIO)
+                };
             }
         }
         0.0

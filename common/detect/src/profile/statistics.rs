@@ -39,17 +39,13 @@ impl Line {
     }
 }
 
-/// Correlation of neighbours, 0 to 0.99: how much less than `n` independent values a sequence is worth.
-pub(crate) fn autocorrelation(residuals: &[f64]) -> f64 {
+/// How much of its length a sequence of residuals is worth in independent values: `(1 - r) / (1 + r)` with `r`
+/// the correlation of neighbours, as for a first-order autoregressive sequence (Bartlett 1946).
+pub(crate) fn independent_share(residuals: &[f64]) -> f64 {
     let power: f64 = residuals.iter().map(|r| r * r).sum();
     let lagged: f64 = residuals.windows(2).map(|w| w[0] * w[1]).sum();
-    if power > 0.0 { (lagged / power).clamp(0.0, 0.99) } else { 0.0 }
-}
-
-/// Number of independent values that `n` values of a first-order autoregressive sequence are worth
-/// (Bartlett 1946): `n (1 - r) / (1 + r)`.
-pub(crate) fn effective(n: f64, correlation: f64) -> f64 {
-    n * (1.0 - correlation) / (1.0 + correlation)
+    let r = if power > 0.0 { (lagged / power).clamp(0.0, 0.99) } else { 0.0 };
+    (1.0 - r) / (1.0 + r)
 }
 
 /// `P(F > f)` of Fisher's F distribution with `d1` and `d2` degrees of freedom; 1 where that is undefined.

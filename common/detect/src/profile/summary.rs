@@ -190,11 +190,9 @@ impl Summary {
         if week < self.week.saturating_sub(1) {
             *self = Self::new(self.unit);
         }
-        if let Some(figures) = self.figures(week) {
-            figures.moments.add(value);
-        }
         let unit = self.unit;
         if let Some(figures) = self.figures(week) {
+            figures.moments.add(value);
             figures.sketch.add(value, unit);
         }
         self.hours.add(hour, HourMean { mean: value as f32, count: 1 });
@@ -202,7 +200,8 @@ impl Summary {
 
     /// Adds what the other has seen of the same guest at other times.
     pub fn merge(&mut self, other: &Self) {
-        for (week, figures) in [(other.week.saturating_sub(1), &other.previous), (other.week, &other.current)] {
+        for (week, figures) in [(other.week.saturating_sub(1), &other.previous), (other.week, &other.current)]
+        {
             if figures.moments.count > 0
                 && let Some(mine) = self.figures(week)
             {

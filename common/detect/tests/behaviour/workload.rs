@@ -127,7 +127,8 @@ impl Host {
         self.second += 1;
         let job = if self.jobs { self.job.next(c) } else { 0.0 };
         let spike = self.spike.next(c);
-        let calm = (12.0 + 5.0 * day + 1.5 * self.slow.next(c) + 1.5 * self.quick.next(c) + c.normal()).max(0.3);
+        let calm =
+            (12.0 + 5.0 * day + 1.5 * self.slow.next(c) + 1.5 * self.quick.next(c) + c.normal()).max(0.3);
         let cpu = (calm + 40.0 * job + if spike > 0.0 { 30.0 + 60.0 * spike } else { 0.0 }).min(100.0);
         let runnable = cpu / 100.0 * 8.0;
         self.load += (runnable - self.load) / 60.0;

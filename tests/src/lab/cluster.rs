@@ -1,0 +1,169 @@
+//! The simulated cluster of the lab: fleet, fake Proxmox and agents, kept in step.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use evenkeel_aggregator::config::ClusterConfig;
+use evenkeel_aggregator::pve::PveConfig;
+use evenkeel_common::id::{ClusterId, NodeId};
+use evenkeel_common::time::Timestamp;
+use evenkeel_common::units::Bytes;
+use evenkeel_core::{Mode, Policy, Preset};
+use evenkeel_runtime::clock::Clock;
+use evenkeel_runtime::files;
+
+use crate::fake_pve::{FakeCluster, FakeGuest, FakePve, cluster::FakeNode};
+use crate::harness::Site;
+use crate::sim::{Fleet, SimSource};
+
+/// Real time that data may take to arrive before the lab says that something is stuck.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// A running simulated cluster.
+pub struct LabCluster {
+    /// Its nodes and guests; change them to cause what is to be seen.
+    pub fleet: Arc<Mutex<Fleet>>,
+    /// Its Proxmox side.
+    pub fake: Arc<Mutex<FakeCluster>>,
+    id: ClusterId,
+    nodes: Vec<NodeId>,
+    pve: FakePve,
+    token_file: PathBuf,
+}
+
+impl LabCluster {
+    /// Starts the fake Proxmox of a lab with this seed.
+    ///
+    /// # Errors
+    /// When a port or file can not be had.
+    pub async fn start(data: &Path, seed: u64, now: Timestamp) -> anyhow::Result<Self> {
+        let id = ClusterId::new("lab")?;
+        let fleet = Fleet::lab(id.clone(), seed, now);
+        let mut cluster = FakeCluster::new(id.as_str(), 8, now);
+        for node in fleet.nodes.values() {
+            let shown: &mut FakeNode = cluster.nodes.get_mut(&node.id).context("fleet and fake differ in nodes")?;
+            shown.max_cpu = node.cores as u32;
+            shown.max_mem = node.memory;
+        }
+        for guest in fleet.guests.values() {
+            let cores = guest.vcpus as u32;
+            let mut shown = FakeGuest::new(guest.kind, &guest.name, &guest.node, cores, guest.memory, "shared1");
+            shown.started_at = guest.started_at;
+            shown.tags.clone_from(&guest.tags);
+            cluster.guests.insert(guest.vmid, shown);
+        }
+        let fake = Arc::new(Mutex::new(cluster));
+        let pve = FakePve::start(Arc::clone(&fake)).await?;
+        files::private_dir(data)?;
+        let token_file = data.join("pve-token");
+        files::write_atomic(&token_file, pve.token().as_bytes(), 0o600)?;
+        let nodes = fleet.nodes.keys().cloned().collect();
+        let lab = Self { fleet: Arc::new(Mutex::new(fleet)), fake, id, nodes, pve, token_file };
+        lab.show(now);
+        Ok(lab)
+    }
+
+    /// How the aggregator is told of it: everything on, nothing executed.
+    #[must_use]
+    pub fn config(&self) -> ClusterConfig {
+        ClusterConfig {
+            name: self.id.to_string(),
+            pve: PveConfig {
+                endpoints: vec![self.pve.endpoint()],
+                token_file: self.token_file.clone(),
+                fingerprints: vec![self.pve.fingerprint.clone()],
+                ..PveConfig::default()
+            },
+            policy: Policy { preset: Preset::Full, mode: Mode::Advise, ..Policy::default() },
+        }
+    }
+
+    /// Starts an agent per node.
+    ///
+    /// # Errors
+    /// When a certificate can not be made.
+    pub fn start_agents(&self, site: &Site, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            let config = site.agent_config(&self.id, node)?;
+            let source = SimSource::new(Arc::clone(&self.fleet), node.clone());
+            site.spawn_agent(config, Box::new(source), Arc::clone(clock));
+        }
+        Ok(())
+    }
+
+    /// Lets Proxmox show the cluster as it is at `now`.
+    pub fn show(&self, now: Timestamp) {
+        let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fake = self.fake.lock().unwrap_or_else(PoisonError::into_inner);
+        fake.now = now;
+        for (id, node) in &fleet.nodes {
+            let Some(seen) = fleet.node_use(id, now) else { continue };
+            if let Some(shown) = fake.nodes.get_mut(id) {
+                shown.cpu = seen.cpu_percent / 100.0;
+                shown.mem = Bytes(seen.memory as u64);
+                shown.load = [seen.cpu_percent / 100.0 * node.cores; 3];
+            }
+            for used in &seen.guests {
+                let vcpus = fleet.guests.get(&used.vmid).map_or(1.0, |g| g.vcpus);
+                if let Some(shown) = fake.guests.get_mut(&used.vmid) {
+                    shown.node.clone_from(id);
+                    shown.cpu = used.cpu / vcpus;
+                    shown.mem = Bytes(used.memory as u64);
+                }
+            }
+        }
+    }
+
+    /// Waits until every agent is connected; virtual time stands still meanwhile.
+    ///
+    /// # Errors
+    /// When one does not come.
+    pub async fn wait_connected(&self, site: &Site) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            let cell = site.aggregator.live.node(&self.id, node);
+            let connected = async {
+                while !cell.lock().connected {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let waited = tokio::time::timeout(STUCK, connected).await;
+            waited.with_context(|| format!("the agent of {node} does not connect"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until what the agents sampled at `now` has arrived, those apart that are mute.
+    ///
+    /// # Errors
+    /// When it does not arrive.
+    pub async fn wait_sampled(&self, site: &Site, now: Timestamp) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            if self.fleet.lock().unwrap_or_else(PoisonError::into_inner).is_silent(node, now) {
+                continue;
+            }
+            let mut applied = site.aggregator.live.node(&self.id, node).applied();
+            let waited = tokio::time::timeout(STUCK, applied.wait_for(|at| *at >= now)).await;
+            waited.with_context(|| format!("the sample of {node} at {now} does not arrive"))??;
+        }
+        Ok(())
+    }
+
+    /// Waits until the decision cycle has done what was due.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn wait_decided(&self, site: &Site, clock: &dyn Clock) -> anyhow::Result<()> {
+        let handle = site.aggregator.clusters.get(&self.id).context("the cluster is not configured")?;
+        let poll = PveConfig::default().poll_interval().as_secs();
+        if !clock.uptime().as_secs().is_multiple_of(poll) {
+            return Ok(());
+        }
+        let due = clock.now();
+        let mut finished = handle.finished();
+        let waited = tokio::time::timeout(STUCK, finished.wait_for(|at| at.is_some_and(|at| at >= due))).await;
+        waited.with_context(|| format!("the run at {due} does not end"))??;
+        Ok(())
+    }
+}
