@@ -1,6 +1,6 @@
 //! The daemon: arguments, configuration, log, signals, and then [`evenkeel_agent::run::run`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,12 +38,21 @@ struct WithConfig {
     config: PathBuf,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+#[allow(clippy::print_stderr)] // Before there is a log, and for whoever typed the command.
+fn main() -> ExitCode {
     tls::install_provider();
-    match Command::parse() {
-        Command::Run(WithConfig { config }) => daemon(config_file::load(&config)?),
-        Command::Check(WithConfig { config }) => check(&config_file::load(&config)?),
-    }
+    let done = match Command::parse() {
+        Command::Run(WithConfig { config }) => load(&config).and_then(daemon),
+        Command::Check(WithConfig { config }) => load(&config).and_then(|config| check(&config)),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("evenkeel-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn load(path: &Path) -> anyhow::Result<AgentConfig> {
+    Ok(config_file::load(path)?)
 }
 
 fn daemon(config: AgentConfig) -> anyhow::Result<ExitCode> {

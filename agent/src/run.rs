@@ -107,7 +107,7 @@ pub async fn look(mut source: Box<dyn Source>, config: &AgentConfig, clock: &dyn
     let mut findings = check::findings(&source.facts(), &guests, &second, &registry);
     let (sight, message) = match config.target().check() {
         Ok(()) => (Sight::Good, "certificate, key and authority are readable and fit".to_owned()),
-        Err(error) => (Sight::Missing, error.to_string()),
+        Err(error) => (Sight::Missing, uplink::chain(&error)),
     };
     findings.push(Finding { sight, subject: "identity".into(), message });
     findings

@@ -46,7 +46,7 @@ pub enum StartError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The way to Proxmox.
-    #[error("cluster {cluster}: {source}")]
+    #[error("cluster {cluster}: Proxmox can not be reached with this configuration")]
     Pve {
         /// Which cluster.
         cluster: String,
@@ -58,7 +58,7 @@ pub enum StartError {
     Name(#[from] InvalidId),
     /// The address.
     #[error(
-        "can not listen on {listen} ({source}): another program may use the port; `ss -ltnp` shows which, option `listen` changes it"
+        "can not listen on {listen}: another program may use the port; `ss -ltnp` shows which, option `listen` changes it"
     )]
     Listen {
         /// The address.

@@ -42,11 +42,20 @@ impl Site {
     ///
     /// # Errors
     /// Whatever keeps it from starting.
-    pub async fn start(dir: &Path, config: AggregatorConfig, clock: Arc<dyn Clock>, seed: u64) -> anyhow::Result<Self> {
+    pub async fn start(
+        dir: &Path,
+        config: AggregatorConfig,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         tls::install_provider();
         let config = AggregatorConfig { data_dir: dir.join("aggregator"), ..config };
         // Certificates are for TLS, which asks the machine's own clock, whatever time the lab has.
-        let outside = Outside { clock: Arc::clone(&clock), certificate_time: real_time(), entropy: Arc::new(SystemEntropy) };
+        let outside = Outside {
+            clock: Arc::clone(&clock),
+            certificate_time: real_time(),
+            entropy: Arc::new(SystemEntropy),
+        };
         files::private_dir(dir)?;
         let aggregator = Aggregator::start(config, outside).await?;
         let site = Self {
@@ -112,7 +121,12 @@ impl Site {
     }
 
     /// Starts an agent on `source`. It ends with the returned token, or with the site.
-    pub fn spawn_agent(&self, config: AgentConfig, source: Box<dyn Source>, clock: Arc<dyn Clock>) -> CancellationToken {
+    pub fn spawn_agent(
+        &self,
+        config: AgentConfig,
+        source: Box<dyn Source>,
+        clock: Arc<dyn Clock>,
+    ) -> CancellationToken {
         let stop = self.stop.child_token();
         let salt = config.state_dir.as_os_str().as_encoded_bytes().iter();
         let salt = salt.fold(self.seed, |hash, byte| hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*byte));

@@ -30,7 +30,8 @@ fn spread(path: &str) -> Vec<String> {
 /// Paths of the repository within backticks; of a command line, those among its words.
 fn paths(line: &str) -> Vec<String> {
     let quoted = line.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
-    let ours = |word: &&str| BEGINNINGS.iter().any(|start| word.starts_with(start)) || EXPECTED.contains(word);
+    let ours =
+        |word: &&str| BEGINNINGS.iter().any(|start| word.starts_with(start)) || EXPECTED.contains(word);
     // A name in capitals or angle brackets stands for one.
     let exact = |path: &String| !path.contains(['<', '*', '…']) && !path.contains("NAME");
     let clean = |word: &str| word.split(':').next().unwrap_or(word).trim_end_matches([',', '.']).to_owned();

@@ -28,7 +28,11 @@ const AGGREGATOR_INTRO: &str = "\
 fn packaged_aggregator() -> String {
     let text = render_example::<AggregatorConfig>();
     assert_eq!(text.matches("#preset = \"off\"").count(), 1, "the example has another form; adapt this test");
-    assert_eq!(text.matches("#mode = \"advise\"").count(), 1, "the example has another form; adapt this test");
+    assert_eq!(
+        text.matches("#mode = \"advise\"").count(),
+        1,
+        "the example has another form; adapt this test"
+    );
     format!("{AGGREGATOR_INTRO}# {GENERATED}\n\n{}", text.replace("#preset = \"off\"", "#preset = \"full\""))
 }
 

@@ -17,9 +17,10 @@ pub struct File {
     pub is_test: bool,
 }
 
-/// The root of the repository.
+/// The root of the repository: where cargo runs the test, which may be another place than where it was built.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    let tests = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&tests).parent().unwrap().to_owned()
 }
 
 /// Every text file, read once, in the order of paths. What is not UTF-8 is no text.
@@ -33,7 +34,8 @@ pub fn files() -> &'static [File] {
         for file in &mut files {
             let stem = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
             file.is_test |= test_modules.iter().any(|module| {
-                stem.strip_prefix(module.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                stem.strip_prefix(module.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });
         }
         files
@@ -61,7 +63,9 @@ fn walk(dir: &Path, prefix: &str, files: &mut Vec<File>) {
             && let Ok(text) = fs::read_to_string(entry.path())
         {
             let is_test = path.starts_with("tests/")
-                || ["tests", "benches", "examples", "fixtures"].iter().any(|dir| path.contains(&format!("/{dir}/")));
+                || ["tests", "benches", "examples", "fixtures"]
+                    .iter()
+                    .any(|dir| path.contains(&format!("/{dir}/")));
             files.push(File { path, text, is_test });
         }
     }
@@ -144,7 +148,8 @@ pub const CRATES: [(&str, &str); 9] = [
 #[test]
 fn test_code_is_told_apart() {
     let is_test = |path: &str| files().iter().find(|file| file.path == path).unwrap().is_test;
-    for path in ["aggregator/src/identity/ca_tests.rs", "aggregator/core/src/golden.rs", "tests/tidy/main.rs"] {
+    for path in ["aggregator/src/identity/ca_tests.rs", "aggregator/core/src/golden.rs", "tests/tidy/main.rs"]
+    {
         assert!(is_test(path), "{path}");
     }
     for path in ["aggregator/src/identity/ca.rs", "aggregator/core/src/lib.rs", "common/src/units.rs"] {

@@ -33,7 +33,8 @@ fn verbs(command: &str) -> BTreeSet<String> {
     for (_, path, start) in VERBS.iter().filter(|(of, ..)| *of == command) {
         let text = fs::read_to_string(root().join(path)).unwrap();
         let body = text.split_once(&format!("\n{start}\n")).expect(path).1;
-        let variants = body.lines().take_while(|line| *line != "}").filter_map(|line| line.strip_prefix("    "));
+        let variants =
+            body.lines().take_while(|line| *line != "}").filter_map(|line| line.strip_prefix("    "));
         for variant in variants.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase())) {
             let name: String = variant.chars().take_while(char::is_ascii_alphanumeric).collect();
             found.insert(kebab(&name));
@@ -76,7 +77,8 @@ fn tests() -> BTreeSet<&'static str> {
 fn rows() -> Vec<(usize, Vec<String>)> {
     let text = fs::read_to_string(root().join(PAGE)).expect(PAGE);
     let row = |(n, line): (usize, &str)| {
-        let cells: Vec<_> = line.strip_prefix("| ")?.trim_end_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+        let cells: Vec<_> =
+            line.strip_prefix("| ")?.trim_end_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
         let id = cells.first()?;
         let is_row = id.len() <= 3 && id.starts_with(|c: char| c.is_ascii_uppercase()) && id.len() > 1;
         (is_row && id[1..].chars().all(|c| c.is_ascii_digit())).then_some((n + 1, cells))
@@ -136,7 +138,10 @@ fn every_row_is_told_truthfully() {
 fn verbs_are_found() {
     assert!(verbs("evenkeelctl").is_superset(&["status", "explain", "config"].map(String::from).into()));
     assert!(verbs("evenkeel-aggregator").is_superset(&["run", "issue-cert"].map(String::from).into()));
-    assert!(check_command("evenkeelctl fly").is_some() && check_command("evenkeelctl --output json nodes").is_some());
+    assert!(
+        check_command("evenkeelctl fly").is_some()
+            && check_command("evenkeelctl --output json nodes").is_some()
+    );
     assert_eq!(check_command("evenkeelctl nodes --output json"), None);
     assert!(tests().contains("verbs_are_found"));
 }

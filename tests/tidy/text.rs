@@ -36,7 +36,8 @@ const MACHINE: [(&str, &str); 4] = [
 #[test]
 fn every_module_says_why_it_exists() {
     let missing = rust().filter(|file| !file.text.starts_with("//!"));
-    let line = |file: &File| format!("{}:1: begin with a line `//! ...` that says why this file exists", file.path);
+    let line =
+        |file: &File| format!("{}:1: begin with a line `//! ...` that says why this file exists", file.path);
     none("module documentation", missing.map(line).collect());
 }
 
@@ -44,7 +45,8 @@ fn every_module_says_why_it_exists() {
 fn files_are_rooms_one_can_see_through() {
     let large = production().filter_map(|file| {
         let lines = file.text.lines().count();
-        (lines > MAX_FILE).then(|| format!("{}: {lines} lines of at most {MAX_FILE}; split it by topic", file.path))
+        (lines > MAX_FILE)
+            .then(|| format!("{}: {lines} lines of at most {MAX_FILE}; split it by topic", file.path))
     });
     none("file sizes", large.collect());
 }
@@ -69,9 +71,8 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
         let code = line.trim_start();
         let words = code.split_whitespace().take_while(|word| *word != "fn" && !word.starts_with("//"));
         let prefix: Vec<_> = words.collect();
-        let known = |word: &&str| {
-            ["const", "async", "unsafe", "extern"].contains(word) || word.starts_with("pub")
-        };
+        let known =
+            |word: &&str| ["const", "async", "unsafe", "extern"].contains(word) || word.starts_with("pub");
         let is_fn = code.split_whitespace().any(|word| word == "fn") && prefix.iter().all(known);
         if !is_fn || line.ends_with(['}', ';']) {
             continue;
@@ -108,7 +109,8 @@ fn nothing_unfinished_is_left() {
 fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
-        edge(line[..at].chars().next_back()) && (word.ends_with('(') || edge(line[at + word.len()..].chars().next()))
+        edge(line[..at].chars().next_back())
+            && (word.ends_with('(') || edge(line[at + word.len()..].chars().next()))
     })
 }
 
@@ -133,7 +135,10 @@ fn the_top_level_is_the_architecture() {
     let mut folders: Vec<String> = Vec::new();
     for entry in fs::read_dir(root()).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
-        if entry.file_type().unwrap().is_dir() && !name.starts_with('.') && !["target", "data"].contains(&name.as_str()) {
+        if entry.file_type().unwrap().is_dir()
+            && !name.starts_with('.')
+            && !["target", "data"].contains(&name.as_str())
+        {
             folders.push(name);
         }
     }

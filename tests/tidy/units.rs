@@ -50,7 +50,10 @@ fn the_units_are_hardened() {
     let threshold = format!("--threshold={MAX_EXPOSURE}");
     for (name, program) in UNITS {
         let (_dir, unit) = copy(name, program);
-        let Some((ok, said)) = analyze(&["security", "--offline=true", "--no-pager", &threshold], &unit) else { return };
+        let Some((ok, said)) = analyze(&["security", "--offline=true", "--no-pager", &threshold], &unit)
+        else {
+            return;
+        };
         assert!(ok, "{name}.service is exposed above {MAX_EXPOSURE} tenths:\n{said}");
     }
 }

@@ -13,7 +13,6 @@ mod tests;
 
 pub use lanes::{Lanes, Settings, SharedLanes};
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +93,7 @@ impl Target {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("this agent's certificate can not be used: {0}")]
+    #[error("this agent's certificate can not be used")]
     Tls(#[from] TlsError),
     #[error("no connection to the aggregator")]
     Transport(#[from] tonic::transport::Error),
@@ -131,20 +130,20 @@ impl Failure {
             Self::Transport(_) | Self::Slow | Self::Closed | Self::Restart(_) | Self::StaleSpool => false,
         }
     }
+}
 
-    /// With all its causes.
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let next = error.to_string();
-            if !text.ends_with(&next) {
-                text = format!("{text}: {next}");
-            }
-            cause = error.source();
+/// An error with all its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
         }
-        text
+        cause = error.source();
     }
+    text
 }
 
 /// A status with what to do about it.
@@ -196,7 +195,7 @@ pub async fn run(
             tracing::debug!(?why, "beginning a new stream");
             continue;
         }
-        let text = failure.chain();
+        let text = chain(&failure);
         if text == told {
             tracing::debug!(error = text, "still no stream to the aggregator");
         } else {

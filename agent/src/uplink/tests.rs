@@ -338,7 +338,7 @@ async fn mutual_tls_works_and_refusals_name_the_remedy() {
             let entropy = Arc::new(SeededEntropy::new(7));
             let uplink = Uplink { target, lanes, clock: Arc::new(clock), entropy };
             let failure = uplink.stream(&mut None).await.unwrap_err();
-            (failure.is_refusal(), failure.chain())
+            (failure.is_refusal(), chain(&failure))
         }
     };
     let other = aggregator::Pki::new();

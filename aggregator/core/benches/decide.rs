@@ -10,7 +10,9 @@ use evenkeel_core::{Memory, Policy, Snapshot, decide, fixture};
 
 /// Guests of many sizes, a third of them bursty, in anti-affinity groups of five; every fourth node has twice its share.
 fn fleet(nodes: usize, guests: usize) -> Snapshot {
-    let mut texts: Vec<_> = (0..nodes).map(|n| format!("n{n:02} cpu=64 ram=512")).collect();
+    let share = guests / nodes;
+    let mut texts: Vec<_> =
+        (0..nodes).map(|n| format!("n{n:02} cpu={} ram={}", 2 * share, 20 * share)).collect();
     let mut seed = 0x9e37_79b9_u64;
     for guest in 0..guests {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

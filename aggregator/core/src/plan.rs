@@ -54,7 +54,8 @@ impl Limits {
             concurrent: policy.max_concurrent_migrations,
             one_per_node: true,
             per_day: policy.max_migrations_per_day.saturating_mul(nodes),
-            listed: 50,
+            // More would only be skipped, and seen again by the next run.
+            listed: 20.max(policy.max_migrations_per_run as usize),
         }
     }
 }
@@ -99,7 +100,8 @@ pub(crate) struct Planner<'a> {
     ask_all: bool,
     /// Guests out of the search: decided, or no candidates.
     closed: Vec<bool>,
-    barred: BTreeSet<(usize, usize)>,
+    /// Targets a filter objected to, by guest.
+    barred: Vec<Vec<usize>>,
     /// Best move left of each guest, even if it is not worth it.
     pub best: Vec<Option<Possible>>,
     pub held: BTreeMap<usize, Held>,
@@ -139,7 +141,7 @@ impl<'a> Planner<'a> {
             fleet,
             ask_all,
             closed,
-            barred: BTreeSet::new(),
+            barred: vec![Vec::new(); guests],
             held: BTreeMap::new(),
             decisions: Vec::new(),
             observed: Vec::new(),
@@ -205,7 +207,7 @@ impl<'a> Planner<'a> {
         for target in 0..fleet.nodes.len() {
             let possible =
                 fleet.nodes[target].takes && target != fleet.place[guest] && fleet.fits(guest, target);
-            if !possible || self.barred.contains(&(guest, target)) {
+            if !possible || self.barred[guest].contains(&target) {
                 continue;
             }
             let improvement = relief + recommend::charge(fleet, guest, target);
@@ -245,7 +247,7 @@ impl<'a> Planner<'a> {
         if concerns_guest(reason) {
             self.closed[guest] = true;
         }
-        self.barred.insert((guest, option.target));
+        self.barred[guest].push(option.target);
         self.best[guest] = if self.closed[guest] { None } else { self.best_of(guest) };
     }
 

@@ -76,11 +76,13 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
     let seen = placements(&inputs);
     let window = Window::ending(inputs.at, LOAD_WINDOW);
     for guest in inventory.guests.values() {
-        let live = inputs.agents.get(&guest.node).map(|cell| cell.lock());
-        let live = live.as_ref().and_then(|node| node.guests.get(&guest.vmid));
-        let mut state = guest_state(guest, live, inventory, window);
-        state.profile =
-            live.and_then(|g| g.profile.clone()).or_else(|| inputs.profiles.get(&guest.vmid).cloned());
+        let mut state = {
+            let node = inputs.agents.get(&guest.node).map(|cell| cell.lock());
+            let live = node.as_ref().and_then(|node| node.guests.get(&guest.vmid));
+            let stored = || inputs.profiles.get(&guest.vmid).cloned();
+            let profile = live.and_then(|g| g.profile.clone()).or_else(stored);
+            GuestState { profile, ..guest_state(guest, live, inventory, window) }
+        };
         state.disputed = dispute(guest, &seen, &inputs);
         snapshot.guests.push(state);
     }

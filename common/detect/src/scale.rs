@@ -1,9 +1,9 @@
 //! What difference an admin would care about, per metric: the floor under every sigma.
 //!
 //! A flat series has a standard deviation near zero, so that its first blip scores infinity. The floor is the
-//! smallest sigma a series is granted. With the shipped calibration an anomaly needs about 7 sigma on a calm
-//! series that is known for a day and about 13 on one known for a minute, so a floor of 4 points means: a jump
-//! of 28 points is news, later; of 52 points, at once; from 0.1 to 1.5 % never.
+//! smallest sigma a series is granted. With the shipped calibration an anomaly needs about 6 sigma on a calm
+//! series that is known for a day and about 10 on one known for minutes, so a floor of 4 points means: a jump
+//! of 25 points is news, later; of 40 points, at once; from 0.1 to 1.5 % never.
 
 use evenkeel_common::sample::Metric;
 

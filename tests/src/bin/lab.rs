@@ -51,7 +51,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     log::init(&LogConfig { level: arguments.log.clone(), ..LogConfig::default() })?;
-    let temporary = tempfile::Builder::new().prefix("evenkeel-").tempdir().context("no temporary directory")?;
+    let temporary =
+        tempfile::Builder::new().prefix("evenkeel-").tempdir().context("no temporary directory")?;
     let data = arguments.data.clone().unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&data).with_context(|| format!("can not create {}", data.display()))?;
     let ctl = build_ctl();
@@ -75,7 +76,8 @@ fn build_ctl() -> PathBuf {
     #[allow(clippy::disallowed_methods)] // Set by cargo for what it runs.
     let cargo = std::env::var_os("CARGO");
     if let Some(cargo) = cargo {
-        let built = Command::new(cargo).args(["build", "--locked", "--quiet", "--package", "evenkeel-cli"]).status();
+        let built =
+            Command::new(cargo).args(["build", "--locked", "--quiet", "--package", "evenkeel-cli"]).status();
         if !built.is_ok_and(|status| status.success()) {
             eprintln!("lab: evenkeelctl could not be built; `cargo build --package evenkeel-cli` tells why");
         }
@@ -93,7 +95,8 @@ fn tell(site: &Site, options: &Options, ctl: &Path) {
     }
     println!("\nTry, in another terminal:");
     let local = ["status", "nodes", "anomalies --watch"];
-    let lab = ["guests --node pve3", "decisions", "explain --node pve3", "replay \"$(the id of a decision)\""];
+    let lab =
+        ["guests --node pve3", "decisions", "explain --node pve3", "replay \"$(the id of a decision)\""];
     for line in local {
         println!("  {ctl} {line}");
     }

@@ -43,13 +43,15 @@ impl LabCluster {
         let fleet = Fleet::lab(id.clone(), seed, now);
         let mut cluster = FakeCluster::new(id.as_str(), 8, now);
         for node in fleet.nodes.values() {
-            let shown: &mut FakeNode = cluster.nodes.get_mut(&node.id).context("fleet and fake differ in nodes")?;
+            let shown: &mut FakeNode =
+                cluster.nodes.get_mut(&node.id).context("fleet and fake differ in nodes")?;
             shown.max_cpu = node.cores as u32;
             shown.max_mem = node.memory;
         }
         for guest in fleet.guests.values() {
             let cores = guest.vcpus as u32;
-            let mut shown = FakeGuest::new(guest.kind, &guest.name, &guest.node, cores, guest.memory, "shared1");
+            let mut shown =
+                FakeGuest::new(guest.kind, &guest.name, &guest.node, cores, guest.memory, "shared1");
             shown.started_at = guest.started_at;
             shown.tags.clone_from(&guest.tags);
             cluster.guests.insert(guest.vmid, shown);
@@ -162,7 +164,8 @@ impl LabCluster {
         }
         let due = clock.now();
         let mut finished = handle.finished();
-        let waited = tokio::time::timeout(STUCK, finished.wait_for(|at| at.is_some_and(|at| at >= due))).await;
+        let waited =
+            tokio::time::timeout(STUCK, finished.wait_for(|at| at.is_some_and(|at| at >= due))).await;
         waited.with_context(|| format!("the run at {due} does not end"))??;
         Ok(())
     }

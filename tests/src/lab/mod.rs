@@ -46,7 +46,11 @@ pub type Ready<'a> = &'a mut (dyn FnMut(&Site) + Send);
 /// # Errors
 /// Whatever keeps a part from starting, or breaks the aggregator while it runs.
 pub async fn run(options: &Options, stop: CancellationToken, ready: Ready<'_>) -> anyhow::Result<()> {
-    if options.speed > 1 { run_virtual(options, stop, ready).await } else { run_real(options, stop, ready).await }
+    if options.speed > 1 {
+        run_virtual(options, stop, ready).await
+    } else {
+        run_real(options, stop, ready).await
+    }
 }
 
 async fn run_real(options: &Options, stop: CancellationToken, ready: Ready<'_>) -> anyhow::Result<()> {
@@ -81,7 +85,8 @@ async fn run_virtual(options: &Options, stop: CancellationToken, ready: Ready<'_
     const HALF: Duration = Duration::from_millis(500);
     let clock = Arc::new(VirtualClock::new(VIRTUAL_START));
     let shared: Arc<dyn Clock> = clock.clone();
-    let lab = start_lab(options, clock.now()).await?.context("--only-this-host can not run in virtual time")?;
+    let lab =
+        start_lab(options, clock.now()).await?.context("--only-this-host can not run in virtual time")?;
     let site = start_site(options, Some(&lab), false, Arc::clone(&shared)).await?;
     let agents: Arc<dyn Clock> = Arc::new(Ahead::new(Arc::clone(&shared), HALF));
     lab.start_agents(&site, &agents)?;
@@ -121,7 +126,8 @@ async fn start_site(
     local: bool,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Site> {
-    let mut config = AggregatorConfig { listen: ([127, 0, 0, 1], options.port).into(), ..AggregatorConfig::default() };
+    let mut config =
+        AggregatorConfig { listen: ([127, 0, 0, 1], options.port).into(), ..AggregatorConfig::default() };
     config.store.ballast_mib = 0; // A lab is thrown away; it need not survive a full disk.
     config.clusters.extend(lab.map(LabCluster::config));
     if local {

@@ -123,7 +123,8 @@ impl Fleet {
         let node = |n: usize| NodeId::new(format!("pve{n}")).expect("a good name");
         let nodes: BTreeMap<NodeId, SimNode> = (1..=8)
             .map(|n| {
-                let (cores, memory) = if n % 4 == 0 { (64.0, Bytes::gib(256)) } else { (32.0, Bytes::gib(128)) };
+                let (cores, memory) =
+                    if n % 4 == 0 { (64.0, Bytes::gib(256)) } else { (32.0, Bytes::gib(128)) };
                 (node(n), SimNode { id: node(n), cores, memory })
             })
             .collect();
@@ -142,8 +143,7 @@ impl Fleet {
             if let Some(guest) = fleet.guests.get_mut(&vmid) {
                 guest.vcpus = 8.0;
                 guest.memory = Bytes::gib(8);
-                guest.workload =
-                    Workload { class: ProfileClass::Steady, level: 0.78, memory: 0.7, io: 2e6 };
+                guest.workload = Workload { class: ProfileClass::Steady, level: 0.78, memory: 0.7, io: 2e6 };
             }
         }
         fleet
@@ -203,9 +203,9 @@ impl Fleet {
     /// Whether the node's agent is mute at `at`.
     #[must_use]
     pub fn is_silent(&self, node: &NodeId, at: Timestamp) -> bool {
-        self.faults
-            .iter()
-            .any(|fault| matches!(fault, Fault::Silent { node: n, during } if n == node && during.contains(at)))
+        self.faults.iter().any(
+            |fault| matches!(fault, Fault::Silent { node: n, during } if n == node && during.contains(at)),
+        )
     }
 }
 
@@ -273,7 +273,10 @@ mod tests {
         fleet.faults.push(Fault::HostLoad {
             node: node.clone(),
             share: 0.8,
-            during: evenkeel_common::time::Window { from: Timestamp::from_millis(0), to: Timestamp::from_millis(1 << 40) },
+            during: evenkeel_common::time::Window {
+                from: Timestamp::from_millis(0),
+                to: Timestamp::from_millis(1 << 40),
+            },
         });
         let seen = fleet.node_use(&node, Timestamp::from_millis(50_000_000)).unwrap();
         let served: f64 = seen.guests.iter().map(|g| g.cpu).sum();

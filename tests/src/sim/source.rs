@@ -71,15 +71,25 @@ impl Source for SimSource {
             put(series(Metric::GuestNetOut), out);
         }
         tick.values.sort_unstable_by_key(|(id, _)| *id);
-        let now: Vec<GuestFacts> =
-            fleet.guests.values().filter(|g| g.node == self.node).map(super::fleet::SimGuest::facts).collect();
+        let now: Vec<GuestFacts> = fleet
+            .guests
+            .values()
+            .filter(|g| g.node == self.node)
+            .map(super::fleet::SimGuest::facts)
+            .collect();
         let guests = (self.told.as_ref() != Some(&now)).then(|| now.clone());
         self.told = Some(now);
         Reading { tick, guests, faults: vec![] }
     }
 }
 
-fn host_values(node: &NodeId, seen: &NodeUse, total: f64, at: Timestamp, put: &mut impl FnMut(SeriesKey, f64)) {
+fn host_values(
+    node: &NodeId,
+    seen: &NodeUse,
+    total: f64,
+    at: Timestamp,
+    put: &mut impl FnMut(SeriesKey, f64),
+) {
     let salt = node.as_str().bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
     let noise = |n: u64| unit(salt ^ n, at.as_secs());
     put(SeriesKey::node(Metric::CpuUsed), seen.cpu_percent);

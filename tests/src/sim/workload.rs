@@ -21,7 +21,8 @@ impl Workload {
     /// CPU utilisation wanted at `t` seconds (since 1970), 0 to 1. `salt` makes guests differ.
     #[must_use]
     pub fn cpu(&self, salt: u64, t: i64) -> f64 {
-        let noise = 0.05 * smooth(salt, t, 7) + 0.08 * smooth(salt ^ 1, t, 90) + 0.10 * smooth(salt ^ 2, t, 900);
+        let noise =
+            0.05 * smooth(salt, t, 7) + 0.08 * smooth(salt ^ 1, t, 90) + 0.10 * smooth(salt ^ 2, t, 900);
         let shape = match self.class {
             ProfileClass::Steady | ProfileClass::Unknown => 1.0,
             ProfileClass::Bursty => {
@@ -73,7 +74,9 @@ mod tests {
 
     #[test]
     fn the_same_moment_gives_the_same_load_and_it_stays_in_bounds() {
-        for class in [ProfileClass::Steady, ProfileClass::Bursty, ProfileClass::Growing, ProfileClass::Cyclical] {
+        for class in
+            [ProfileClass::Steady, ProfileClass::Bursty, ProfileClass::Growing, ProfileClass::Cyclical]
+        {
             let work = Workload { class, level: 0.4, memory: 0.5, io: 1e5 };
             for t in (0..200_000).step_by(97) {
                 let cpu = work.cpu(42, t);
