@@ -95,7 +95,10 @@ pub fn run(config: &AggregatorConfig, command: AdminCommand) -> anyhow::Result<(
             files::write_atomic(&out.join("agent.pem"), issued.cert_pem.as_bytes(), 0o644)?;
             files::write_atomic(&out.join("agent.key"), issued.key_pem.as_bytes(), 0o600)?;
             files::write_atomic(&out.join("ca.pem"), authority.ca_pem().as_bytes(), 0o644)?;
-            println!("wrote agent.pem, agent.key and ca.pem for node {node} of cluster {cluster} to {}", out.display());
+            println!(
+                "wrote agent.pem, agent.key and ca.pem for node {node} of cluster {cluster} to {}",
+                out.display()
+            );
         }
         AdminCommand::CreateToken { role, label, days } => {
             files::private_dir(&dir)?;

@@ -10,7 +10,7 @@ use evenkeel_common::id::{ClusterId, InvalidId};
 use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1::agent_server::AgentServer;
 use evenkeel_proto::v1::control_server::ControlServer;
-use evenkeel_runtime::clock::{Clock, sleep};
+use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::random::Entropy;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
@@ -28,7 +28,8 @@ use crate::ingest::{AgentService, Counts, Ledger, Live, Writer};
 use crate::pve::{InventoryReader, PveClient, PveError};
 use crate::server::auth::AuthLayer;
 use crate::server::control::ControlService;
-use crate::store::{SledStore, Store, StoreError, retention};
+use crate::store::{SledStore, Store, StoreError};
+use crate::upkeep;
 
 /// Why the aggregator does not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ pub enum StartError {
         /// Which cluster.
         cluster: String,
         /// Why.
-        source: PveError,
+        source: Box<PveError>,
     },
     /// The name of a cluster.
     #[error(transparent)]
@@ -103,8 +104,6 @@ pub struct Aggregator {
 
 /// How long streams may take to end once the aggregator stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Time between two looks for expired data.
-const RETENTION: Duration = Duration::from_hours(1);
 
 impl Aggregator {
     /// Starts everything and returns once it listens.
@@ -117,81 +116,24 @@ impl Aggregator {
         let authority = Ca::open(&dir.join("identity"), certificate_time, entropy)?;
         let tokens = Arc::new(Tokens::open(&dir.join("identity"))?);
         let audit = Arc::new(Audit::open(&dir.join("audit.log"))?);
-        let store: Arc<dyn Store> = Arc::new(SledStore::open(&store_dir(&config), &config.store, clock.now())?);
+        let store: Arc<dyn Store> =
+            Arc::new(SledStore::open(&store_dir(&config), &config.store, clock.now())?);
+        let clusters = Arc::new(open_clusters(&config.clusters, store.as_ref())?);
         let (stop, failed, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let (live, counts, news) = (Arc::<Live>::default(), Arc::<Counts>::default(), broadcast::Sender::new(1_024));
+        let live = Arc::<Live>::default();
+        let parts = Parts { config, clock, live, store, clusters, stop, failed, tasks };
 
-        let clusters = open_clusters(&config.clusters, store.as_ref())?;
-        for cluster in &config.clusters {
-            let Some(handle) = clusters.get(&ClusterId::new(&cluster.name)?) else { continue };
-            let cycle = Cycle::open(cycle::Parts {
-                handle: Arc::clone(handle),
-                live: Arc::clone(&live),
-                store: Arc::clone(&store),
-                clock: Arc::clone(&clock),
-                pve: pve_side(cluster)?,
-                max_skew_ms: config.ingest.max_skew_ms.into(),
-            })?;
-            tasks.spawn(cycle.run(stop.clone(), failed.clone()));
-        }
-        let ledger = Ledger::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&counts), news.clone());
-        let commit = Duration::from_millis(config.ingest.commit_ms.into());
-        let (writer, writing) = Writer::start(ledger, commit, failed.clone());
-        tasks.spawn(async move {
-            // A panic in it has been reported and has cancelled `failed` already.
-            let _ = writing.await;
-        });
-        tasks.spawn(retain(Arc::clone(&store), config.clone(), Arc::clone(&clock), stop.clone()));
-
-        let agents = AgentService::new(
-            config.ingest.clone(),
-            Arc::clone(&live),
-            Arc::clone(&store),
-            writer,
-            Arc::clone(&clock),
-            Arc::clone(&counts),
-            stop.clone(),
-        );
-        let clusters = Arc::new(clusters);
-        let control = ControlService {
-            live: Arc::clone(&live),
-            store: Arc::clone(&store),
-            counts,
-            clusters: Arc::clone(&clusters),
-            news,
-            audit,
-            clock: Arc::clone(&clock),
-            started: clock.now(),
-            ingest: config.ingest.clone(),
-            stop: stop.clone(),
-        };
-        let issued = authority.issue_server(&config.server_names, certificate_time)?;
+        parts.start_cycles()?;
+        let (agents, control) = parts.services(audit);
+        let issued = authority.issue_server(&parts.config.server_names, certificate_time)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(&issued.cert_pem, &issued.key_pem))
             .client_ca_root(Certificate::from_pem(authority.ca_pem()))
             .client_auth_optional(true);
-        let listen = |source| StartError::Listen { listen: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let gate = AuthLayer::new(tokens, Arc::clone(&clock));
-        let server = serve(&config, tls, gate, agents, control)?;
-        let (stopping, broken) = (stop.clone(), failed.clone());
-        tasks.spawn(async move {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
-            // hyper can wait forever for a connection that never ends: after the drain time it is dropped.
-            let limit = async {
-                stopping.cancelled().await;
-                tokio::time::sleep(DRAIN).await;
-            };
-            tokio::select! {
-                ended = serving => if let Err(error) = ended {
-                    tracing::error!(%error, "the gRPC server ended");
-                    broken.cancel();
-                },
-                () = limit => tracing::info!("connections that did not end in time were dropped"),
-            }
-        });
+        let gate = AuthLayer::new(tokens, Arc::clone(&parts.clock));
+        let router = serve(&parts.config, tls, gate, agents, control)?;
+        let address = parts.listen(router).await?;
+        let Parts { live, store, clusters, stop, failed, tasks, .. } = parts;
         tasks.close();
         Ok(Self { address, live, clusters, store, failed, stop, tasks })
     }
@@ -206,6 +148,99 @@ impl Aggregator {
         if let Err(error) = self.store.flush() {
             tracing::error!(%error, "the last flush failed");
         }
+    }
+}
+
+/// What the parts are wired with.
+struct Parts {
+    config: AggregatorConfig,
+    clock: Arc<dyn Clock>,
+    live: Arc<Live>,
+    store: Arc<dyn Store>,
+    clusters: Arc<BTreeMap<ClusterId, Arc<ClusterHandle>>>,
+    stop: CancellationToken,
+    failed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Parts {
+    fn start_cycles(&self) -> Result<(), StartError> {
+        for cluster in &self.config.clusters {
+            let Some(handle) = self.clusters.get(&ClusterId::new(&cluster.name)?) else { continue };
+            let cycle = Cycle::open(cycle::Parts {
+                handle: Arc::clone(handle),
+                live: Arc::clone(&self.live),
+                store: Arc::clone(&self.store),
+                clock: Arc::clone(&self.clock),
+                pve: pve_side(cluster)?,
+                max_skew_ms: self.config.ingest.max_skew_ms.into(),
+            })?;
+            self.tasks.spawn(cycle.run(self.stop.clone(), self.failed.clone()));
+        }
+        Ok(())
+    }
+
+    /// The services, and what works for them in the background: the writer and the upkeep of the store.
+    fn services(&self, audit: Arc<Audit>) -> (AgentService, ControlService) {
+        let (counts, news) = (Arc::<Counts>::default(), broadcast::Sender::new(1_024));
+        let (store, limits, clock) =
+            (Arc::clone(&self.store), self.config.store.clone(), Arc::clone(&self.clock));
+        self.tasks.spawn(upkeep::run(store, limits, clock, Arc::clone(&counts), self.stop.clone()));
+        let ledger =
+            Ledger::new(Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&counts), news.clone());
+        let commit = Duration::from_millis(self.config.ingest.commit_ms.into());
+        let (writer, writing) = Writer::start(ledger, commit, self.failed.clone());
+        self.tasks.spawn(async move {
+            // A panic in it has been reported and has cancelled `failed` already.
+            let _ = writing.await;
+        });
+        let agents = AgentService::new(
+            self.config.ingest.clone(),
+            Arc::clone(&self.live),
+            Arc::clone(&self.store),
+            writer,
+            Arc::clone(&self.clock),
+            Arc::clone(&counts),
+            self.stop.clone(),
+        );
+        let control = ControlService {
+            live: Arc::clone(&self.live),
+            store: Arc::clone(&self.store),
+            counts,
+            clusters: Arc::clone(&self.clusters),
+            news,
+            audit,
+            clock: Arc::clone(&self.clock),
+            started: self.clock.now(),
+            ingest: self.config.ingest.clone(),
+            stop: self.stop.clone(),
+        };
+        (agents, control)
+    }
+
+    /// Serves until `stop`, and gives the address.
+    async fn listen(&self, router: Router) -> Result<SocketAddr, StartError> {
+        let listen = |source| StartError::Listen { listen: self.config.listen, source };
+        let listener = TcpListener::bind(self.config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let (stopping, broken) = (self.stop.clone(), self.failed.clone());
+        self.tasks.spawn(async move {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let serving = router.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
+            // hyper can wait forever for a connection that never ends: after the drain time it is dropped.
+            let limit = async {
+                stopping.cancelled().await;
+                tokio::time::sleep(DRAIN).await;
+            };
+            tokio::select! {
+                ended = serving => if let Err(error) = ended {
+                    tracing::error!(%error, "the gRPC server ended");
+                    broken.cancel();
+                },
+                () = limit => tracing::info!("connections that did not end in time were dropped"),
+            }
+        });
+        Ok(address)
     }
 }
 
@@ -232,11 +267,12 @@ fn pve_side(cluster: &ClusterConfig) -> Result<Option<PveSide>, StartError> {
         return Ok(None);
     }
     let client = PveClient::new(&cluster.pve)
-        .map_err(|source| StartError::Pve { cluster: cluster.name.clone(), source })?;
+        .map_err(|source| StartError::Pve { cluster: cluster.name.clone(), source: Box::new(source) })?;
     Ok(Some(PveSide { reader: InventoryReader::new(Arc::new(client)), poll: cluster.pve.poll_interval() }))
 }
 
-type Router = tonic::transport::server::Router<tower::layer::util::Stack<AuthLayer, tower::layer::util::Identity>>;
+type Router =
+    tonic::transport::server::Router<tower::layer::util::Stack<AuthLayer, tower::layer::util::Identity>>;
 
 fn serve(
     config: &AggregatorConfig,
@@ -267,24 +303,4 @@ fn serve(
         .add_service(reflection().build_v1alpha()?)
         .add_service(AgentServer::new(agents).max_decoding_message_size(largest))
         .add_service(ControlServer::new(control).max_decoding_message_size(1 << 20)))
-}
-
-async fn retain(
-    store: Arc<dyn Store>,
-    config: AggregatorConfig,
-    clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) {
-    while stop.run_until_cancelled(sleep(clock.as_ref(), RETENTION)).await.is_some() {
-        let (store, limits, now) = (Arc::clone(&store), config.store.clone(), clock.now());
-        let swept = tokio::task::spawn_blocking(move || {
-            let expired = retention::expire(store.as_ref(), &limits, now)?;
-            store.maintain().map(|()| expired)
-        });
-        match swept.await {
-            Ok(Ok(expired)) => tracing::info!(?expired, "expired data was removed"),
-            Ok(Err(error)) => tracing::error!(%error, "expired data could not be removed"),
-            Err(error) => tracing::error!(%error, "removing expired data broke off"),
-        }
-    }
 }

@@ -85,10 +85,14 @@ impl Validate for AggregatorConfig {
                 wrong.push(Violation::new(format!("{path}.name"), &cluster.name, error.to_string()));
             }
             if !names.insert(&cluster.name) {
-                wrong.push(Violation::new(format!("{path}.name"), &cluster.name, "a name of its own".to_owned()));
+                wrong.push(Violation::new(
+                    format!("{path}.name"),
+                    &cluster.name,
+                    "a name of its own".to_owned(),
+                ));
             }
             for part in [cluster.pve.validate(), cluster.policy.validate()] {
-                wrong.extend(part.err().into_iter().flatten());
+                wrong.extend(part.err().into_iter().flatten().map(|violation| violation.within(&path)));
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }

@@ -12,3 +12,4 @@ pub mod ingest;
 pub mod pve;
 pub mod server;
 pub mod store;
+mod upkeep;

@@ -84,5 +84,9 @@ async fn serve(config: AggregatorConfig) -> anyhow::Result<()> {
     let broken = failed.is_cancelled();
     aggregator.shut_down().await;
     watching.cancel();
-    if broken { Err(anyhow!("a part failed, see the log; systemd starts the aggregator again")) } else { Ok(()) }
+    if broken {
+        Err(anyhow!("a part failed, see the log; systemd starts the aggregator again"))
+    } else {
+        Ok(())
+    }
 }

@@ -26,6 +26,7 @@ fn copy(name: &str, program: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, unit)
 }
 
+#[allow(clippy::print_stderr)] // What was skipped is said.
 fn analyze(arguments: &[&str], unit: &std::path::Path) -> Option<(bool, String)> {
     let Ok(output) = Command::new("systemd-analyze").args(arguments).arg(unit).output() else {
         eprintln!("skipped: systemd-analyze is not installed (apt-get install systemd)");

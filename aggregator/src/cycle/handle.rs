@@ -59,10 +59,17 @@ impl ClusterHandle {
     pub fn open(id: ClusterId, policy: Policy, store: &dyn Store) -> Result<Self, StoreError> {
         let stored = trees::CONTROL.get(store, &pause_key(&id))?;
         // A pause that can not be read is still a pause: the safe reading.
-        let unreadable = || Pause { by: "unknown".into(), why: "unreadable record".into(), at: Timestamp::default() };
+        let unreadable =
+            || Pause { by: "unknown".into(), why: "unreadable record".into(), at: Timestamp::default() };
         let pause = stored.map(|value| serde_json::from_value(value).unwrap_or_else(|_| unreadable()));
         let state = Mutex::new(ClusterState { pause, ..ClusterState::default() });
-        Ok(Self { id, policy, state, runs: broadcast::Sender::new(BACKLOG), finished: watch::Sender::new(None) })
+        Ok(Self {
+            id,
+            policy,
+            state,
+            runs: broadcast::Sender::new(BACKLOG),
+            finished: watch::Sender::new(None),
+        })
     }
 
     /// The state, locked. Hold it briefly.

@@ -177,10 +177,16 @@ impl Cycle {
     fn profiles(&self) -> Result<BTreeMap<Vmid, GuestProfile>, StoreError> {
         let mut profiles = BTreeMap::new();
         let range = KeyRange::under(&self.handle.id);
-        trees::PROFILES.scan(self.store.as_ref(), &range, Direction::Forward, OnDamage::Skip, |key, record| {
-            profiles.insert(key.vmid, record.profile);
-            ControlFlow::Continue(())
-        })?;
+        trees::PROFILES.scan(
+            self.store.as_ref(),
+            &range,
+            Direction::Forward,
+            OnDamage::Skip,
+            |key, record| {
+                profiles.insert(key.vmid, record.profile);
+                ControlFlow::Continue(())
+            },
+        )?;
         Ok(profiles)
     }
 

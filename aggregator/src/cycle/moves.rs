@@ -35,7 +35,10 @@ impl Moves {
     pub fn load(store: &dyn Store, cluster: &ClusterId, now: Timestamp) -> Result<Self, StoreError> {
         let mut known = Vec::new();
         let mut unreadable = 0u32;
-        let range = KeyRange::between(&(cluster.clone(), now.before(LOOK_BACK)), &(cluster.clone(), Timestamp::from_millis(i64::MAX)));
+        let range = KeyRange::between(
+            &(cluster.clone(), now.before(LOOK_BACK)),
+            &(cluster.clone(), Timestamp::from_millis(i64::MAX)),
+        );
         let damaged = trees::MOVES.scan(store, &range, Direction::Forward, OnDamage::Skip, |_, value| {
             match serde_json::from_value(value) {
                 Ok(past) => known.push(past),
@@ -53,18 +56,27 @@ impl Moves {
     ///
     /// # Errors
     /// Only when a record can not be encoded.
-    pub fn observe(&mut self, inventory: &Inventory, cluster: &ClusterId, batch: &mut Batch) -> Result<(), StoreError> {
-        let by_tasks: Vec<PastMove> = inventory.history.iter().filter_map(|task| {
-            let to = task.moved_to.clone()?;
-            Some(PastMove {
-                guest: task.vmid,
-                from: task.source().clone(),
-                to,
-                at: task.ended_at?,
-                by: Mover::Foreign,
-                ok: true,
+    pub fn observe(
+        &mut self,
+        inventory: &Inventory,
+        cluster: &ClusterId,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let by_tasks: Vec<PastMove> = inventory
+            .history
+            .iter()
+            .filter_map(|task| {
+                let to = task.moved_to.clone()?;
+                Some(PastMove {
+                    guest: task.vmid,
+                    from: task.source().clone(),
+                    to,
+                    at: task.ended_at?,
+                    by: Mover::Foreign,
+                    ok: true,
+                })
             })
-        }).collect();
+            .collect();
         for past in by_tasks {
             self.add(past, cluster, batch)?;
         }
@@ -72,7 +84,11 @@ impl Moves {
             let before = self.places.insert(guest.vmid, guest.node.clone());
             if let Some(from) = before.filter(|node| *node != guest.node) {
                 let (to, at) = (guest.node.clone(), inventory.taken_at);
-                self.add(PastMove { guest: guest.vmid, from, to, at, by: Mover::Foreign, ok: true }, cluster, batch)?;
+                self.add(
+                    PastMove { guest: guest.vmid, from, to, at, by: Mover::Foreign, ok: true },
+                    cluster,
+                    batch,
+                )?;
             }
         }
         self.places.retain(|vmid, _| inventory.guests.contains_key(vmid));

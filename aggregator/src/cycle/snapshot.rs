@@ -72,7 +72,8 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
     };
     snapshot.problems.extend(doubts(&inputs, inventory));
     snapshot.pve_rebalances = inventory.auto_rebalance();
-    snapshot.rules = inventory.ha.rules.iter().filter(|r| !r.disabled).flat_map(|r| rule(r, inventory)).collect();
+    snapshot.rules =
+        inventory.ha.rules.iter().filter(|r| !r.disabled).flat_map(|r| rule(r, inventory)).collect();
     let seen = placements(&inputs);
     let window = Window::ending(inputs.at, LOAD_WINDOW);
     for guest in inventory.guests.values() {
@@ -88,7 +89,11 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
     }
     for (&vmid, nodes) in &seen {
         if !inventory.guests.contains_key(&vmid) {
-            snapshot.problems.push(Reason::PlacementDisputed { guest: vmid, agents: nodes.clone(), pve: None });
+            snapshot.problems.push(Reason::PlacementDisputed {
+                guest: vmid,
+                agents: nodes.clone(),
+                pve: None,
+            });
         }
     }
     for node in inventory.nodes.values() {
@@ -102,8 +107,10 @@ fn doubts(inputs: &Inputs<'_>, inventory: &Inventory) -> Vec<Reason> {
     let mut doubts = Vec::new();
     let age = inputs.at.since(inventory.taken_at);
     if age > inputs.inventory_limit {
-        doubts
-            .push(Reason::PveInventoryStale { age_s: age.as_secs(), limit_s: inputs.inventory_limit.as_secs() });
+        doubts.push(Reason::PveInventoryStale {
+            age_s: age.as_secs(),
+            limit_s: inputs.inventory_limit.as_secs(),
+        });
     }
     if !inventory.quorate {
         doubts.push(Reason::NoQuorum {});
@@ -196,8 +203,11 @@ fn node_state(
     if let Some(bytes) = mean(&live.load.mem_bytes) {
         state.memory_used = whole_bytes(bytes);
     }
-    state.pressure =
-        Pressure { cpu: mean(&live.load.psi_cpu), memory: mean(&live.load.psi_mem), io: mean(&live.load.psi_io) };
+    state.pressure = Pressure {
+        cpu: mean(&live.load.psi_cpu),
+        memory: mean(&live.load.psi_mem),
+        io: mean(&live.load.psi_io),
+    };
     state.iowait_percent = mean(&live.load.iowait).unwrap_or(0.0);
     state
 }
@@ -294,7 +304,12 @@ fn rule(rule: &Rule, inventory: &Inventory) -> Vec<HaRule> {
             .filter_map(|vmid| {
                 let home = inventory.guests.get(&vmid)?.node.clone();
                 let guests = BTreeSet::from([vmid]);
-                Some(HaRule::NodeAffinity { rule: name.clone(), guests, nodes: vec![(home, 0)], strict: true })
+                Some(HaRule::NodeAffinity {
+                    rule: name.clone(),
+                    guests,
+                    nodes: vec![(home, 0)],
+                    strict: true,
+                })
             })
             .collect(),
     }

@@ -94,8 +94,7 @@ impl SampleBlock {
     /// [`BlockError::Columns`] when the matrix does not fit the head.
     pub fn matrix(&self) -> Result<(Vec<u32>, Vec<Timestamp>, Columns), BlockError> {
         let rows = self.series.len() * self.thinned.width();
-        let matrix =
-            Columns::decode(&self.columns, rows, self.times_ms.len(), &mut Base::new(), MAX_CELLS)?;
+        let matrix = Columns::decode(&self.columns, rows, self.times_ms.len(), &mut Base::new(), MAX_CELLS)?;
         let series = running(&self.series).map(|n| u32::try_from(n).unwrap_or(u32::MAX)).collect();
         Ok((series, running(&self.times_ms).map(Timestamp::from_millis).collect(), matrix))
     }

@@ -39,6 +39,8 @@ pub struct Counts {
     pub duplicates: AtomicU64,
     /// Gap records written.
     pub gaps: AtomicU64,
+    /// Damaged or missing rows that the scrub of the store has found.
+    pub damaged: AtomicU64,
 }
 
 /// An anomaly that opened or closed, for those who watch.
@@ -327,12 +329,18 @@ fn load(store: &dyn Store, key: &NodeKey) -> Result<NodeLedger, StoreError> {
         }
     })?;
     let mut open = BTreeMap::new();
-    trees::ANOMALIES.scan(store, &KeyRange::under(key), Direction::Forward, OnDamage::Skip, |_, record| {
-        if record.anomaly.closed_at.is_none() {
-            open.insert((record.epoch, record.anomaly.number), record);
-        }
-        ControlFlow::Continue(())
-    })?;
+    trees::ANOMALIES.scan(
+        store,
+        &KeyRange::under(key),
+        Direction::Forward,
+        OnDamage::Skip,
+        |_, record| {
+            if record.anomaly.closed_at.is_none() {
+                open.insert((record.epoch, record.anomaly.number), record);
+            }
+            ControlFlow::Continue(())
+        },
+    )?;
     Ok(NodeLedger { cursor, samples_until, open, first_seen })
 }
 
@@ -342,9 +350,15 @@ fn load(store: &dyn Store, key: &NodeKey) -> Result<NodeLedger, StoreError> {
 /// Of the store; a damaged row is an error, since a number given twice would mix two series.
 pub fn series_table(store: &dyn Store, node: &NodeKey) -> Result<SeriesTable, StoreError> {
     let mut stored = Vec::new();
-    trees::SERIES.scan(store, &KeyRange::under(node), Direction::Forward, OnDamage::Fail, |number, key| {
-        stored.push((number.series, key));
-        ControlFlow::Continue(())
-    })?;
+    trees::SERIES.scan(
+        store,
+        &KeyRange::under(node),
+        Direction::Forward,
+        OnDamage::Fail,
+        |number, key| {
+            stored.push((number.series, key));
+            ControlFlow::Continue(())
+        },
+    )?;
     Ok(SeriesTable::from_stored(stored))
 }

@@ -219,13 +219,23 @@ impl NodeLive {
     #[must_use]
     pub fn keeps(key: &SeriesKey) -> bool {
         use Metric as M;
-        match key.metric {
-            M::CpuUsed | M::CpuIowait | M::MemUsed | M::MemUsedBytes => true,
-            M::PsiCpuSome | M::PsiMemSome | M::PsiIoSome => true,
-            M::GuestCpu | M::GuestMem | M::GuestPsiCpuSome => true,
-            M::GuestDiskRead | M::GuestDiskWrite | M::GuestNetIn | M::GuestNetOut => true,
-            _ => false,
-        }
+        matches!(
+            key.metric,
+            M::CpuUsed
+                | M::CpuIowait
+                | M::MemUsed
+                | M::MemUsedBytes
+                | M::PsiCpuSome
+                | M::PsiMemSome
+                | M::PsiIoSome
+                | M::GuestCpu
+                | M::GuestMem
+                | M::GuestPsiCpuSome
+                | M::GuestDiskRead
+                | M::GuestDiskWrite
+                | M::GuestNetIn
+                | M::GuestNetOut
+        )
     }
 }
 

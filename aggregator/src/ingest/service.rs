@@ -64,8 +64,7 @@ impl AgentService {
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_streams as usize));
         let (tables, sessions) = (Mutex::default(), AtomicU64::new(0));
-        let shared =
-            Shared { config, live, store, writer, clock, counts, tables, sessions, places, stop };
+        let shared = Shared { config, live, store, writer, clock, counts, tables, sessions, places, stop };
         Self { shared: Arc::new(shared) }
     }
 }

@@ -89,7 +89,8 @@ impl Greeting {
         }
         let epoch = Epoch::try_from(hello.epoch.as_slice())
             .map_err(|_| Status::invalid_argument("hello.epoch must be 16 bytes"))?;
-        let invalid = |error: evenkeel_proto::convert::InvalidMessage| Status::invalid_argument(error.to_string());
+        let invalid =
+            |error: evenkeel_proto::convert::InvalidMessage| Status::invalid_argument(error.to_string());
         let facts = hello.facts.ok_or_else(|| Status::invalid_argument("hello.facts is missing"))?;
         if hello.guests.len() > 10_000 {
             return Err(Status::invalid_argument("hello.guests is longer than 10000"));
@@ -97,7 +98,12 @@ impl Greeting {
         Ok(Self {
             epoch,
             facts: facts.try_into().map_err(invalid)?,
-            guests: hello.guests.into_iter().map(GuestFacts::try_from).collect::<Result<_, _>>().map_err(invalid)?,
+            guests: hello
+                .guests
+                .into_iter()
+                .map(GuestFacts::try_from)
+                .collect::<Result<_, _>>()
+                .map_err(invalid)?,
             first: Cursors { event: hello.first_event, sample: hello.first_sample },
             next_event: hello.next_event,
             capabilities: hello.capabilities & evenkeel_proto::CAPABILITY_ZSTD,
@@ -174,7 +180,11 @@ impl Session {
     ///
     /// # Errors
     /// A status that ends the stream: the message is malformed, hostile, or this stream was replaced.
-    pub fn take(&mut self, message: v1::from_agent::Message, received_at: Duration) -> Result<Vec<Work>, Status> {
+    pub fn take(
+        &mut self,
+        message: v1::from_agent::Message,
+        received_at: Duration,
+    ) -> Result<Vec<Work>, Status> {
         use v1::from_agent::Message as M;
         if self.cell.lock().session != self.number {
             return Err(Status::aborted("another stream speaks for this node now"));
@@ -208,8 +218,14 @@ impl Session {
 
     fn samples(&mut self, batch: v1::SampleBatch, received_at: Duration) -> Result<Vec<Work>, Status> {
         let (series, ticks) = (batch.series as usize, batch.ticks as usize);
-        if series > self.dictionary.len() || ticks == 0 || ticks > MAX_TICKS || batch.last_seq < batch.first_seq {
-            return Err(Status::invalid_argument("sample batch: series, ticks or numbers do not fit the stream"));
+        if series > self.dictionary.len()
+            || ticks == 0
+            || ticks > MAX_TICKS
+            || batch.last_seq < batch.first_seq
+        {
+            return Err(Status::invalid_argument(
+                "sample batch: series, ticks or numbers do not fit the stream",
+            ));
         }
         let thinned = match batch.thinning() {
             v1::Thinning::None => Thinned::No,
@@ -404,7 +420,8 @@ impl Session {
         }
         let mut profiles = Vec::with_capacity(report.profiles.len());
         for wire in report.profiles {
-            let profile = GuestProfile::try_from(wire).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let profile =
+                GuestProfile::try_from(wire).map_err(|e| Status::invalid_argument(e.to_string()))?;
             profiles.push(profile);
         }
         let mut live = self.cell.lock();

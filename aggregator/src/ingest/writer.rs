@@ -78,7 +78,11 @@ pub struct Job {
 enum Message {
     Job(Job),
     /// Asks how far an epoch is durable, behind everything that was sent before.
-    Cursors { node: NodeKey, epoch: Epoch, reply: oneshot::Sender<Cursors> },
+    Cursors {
+        node: NodeKey,
+        epoch: Epoch,
+        reply: oneshot::Sender<Cursors>,
+    },
 }
 
 /// Hands work to the writer.

@@ -37,7 +37,11 @@ impl AuthLayer {
         let peer = Peer { agent, principal };
         authorise(request.uri().path(), &peer).map_err(|denied| {
             let text = denied.to_string();
-            if denied.is_unauthenticated() { Status::unauthenticated(text) } else { Status::permission_denied(text) }
+            if denied.is_unauthenticated() {
+                Status::unauthenticated(text)
+            } else {
+                Status::permission_denied(text)
+            }
         })?;
         let extensions = request.extensions_mut();
         peer.agent.map(|agent| extensions.insert(agent));
@@ -47,11 +51,10 @@ impl AuthLayer {
 
     fn principal_of<B>(&self, request: &http::Request<B>) -> Result<Option<Principal>, Status> {
         let Some(header) = request.headers().get(http::header::AUTHORIZATION) else { return Ok(None) };
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| Status::unauthenticated("the authorization header must be `Bearer ekt_...`"))?;
+        let token =
+            header.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
+                Status::unauthenticated("the authorization header must be `Bearer ekt_...`")
+            })?;
         match self.tokens.verify(token, self.clock.now()) {
             Ok(principal) => Ok(Some(principal)),
             Err(error @ Rejected::Unavailable(_)) => Err(Status::unavailable(error.to_string())),

@@ -1,7 +1,6 @@
 //! The control service: questions are answered from live state and store; pause and resume are the only changes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,21 +14,15 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::stored;
 use super::views::{ClusterView, anomalies, decisions, guests, nodes, status};
 use super::watch::{Watch, follow};
 use crate::cycle::{ClusterHandle, Pause};
 use crate::identity::audit::{Audit, Entry, Outcome};
 use crate::identity::tokens::Principal;
 use crate::ingest::{AnomalyNews, Counts, IngestConfig, Live};
-use crate::store::records::{AnomalyKey, AnomalyTimeKey, DecisionKey, RunKey};
-use crate::store::{Direction, KeyRange, OnDamage, SCHEMA, Store, StoreError, trees};
-
-/// Rows of an answer unless the client asks for fewer.
-const LIMIT: usize = 1_000;
-/// How long an anomaly may have been open to be found by its closing; detectors accept a new level far sooner.
-const LONGEST_ANOMALY: std::time::Duration = std::time::Duration::from_hours(24 * 7);
-/// Rows looked at for one answer at most, so that a narrow filter over a long time can not occupy the store.
-const SCANNED: usize = 200_000;
+use crate::store::records::RunKey;
+use crate::store::{SCHEMA, Store, StoreError, trees};
 
 /// What the control service needs.
 #[derive(Clone)]
@@ -67,7 +60,8 @@ impl Control for ControlService {
     async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
         let role = request.extensions().get::<Principal>().map(|p| p.role.to_string()).unwrap_or_default();
         let views = self.views("")?;
-        let (gaps, bytes_on_disk) = self.off(|this| Ok((this.gaps()?, this.store.size_on_disk()?))).await?;
+        let (gaps, bytes_on_disk) =
+            self.off(|this| Ok((stored::gaps(this.store.as_ref())?, this.store.size_on_disk()?))).await?;
         let clusters: Vec<v1::ClusterStatus> = views
             .iter()
             .map(|view| status::cluster(view, gaps.get(&view.id).copied().unwrap_or_default()))
@@ -77,7 +71,7 @@ impl Control for ControlService {
             started_ms: self.started.as_millis(),
             now_ms: self.clock.now().as_millis(),
             role,
-            warnings: warnings(&clusters),
+            warnings: warnings(&clusters, self.counts.damaged.load(Ordering::Relaxed)),
             clusters,
             store: Some(v1::StoreStatus {
                 backend: "sled".into(),
@@ -112,13 +106,16 @@ impl Control for ControlService {
         Ok(Response::new(v1::ListGuestsResponse { guests }))
     }
 
-    async fn list_profiles(&self, request: Request<v1::ListProfilesRequest>) -> Answer<v1::ListProfilesResponse> {
+    async fn list_profiles(
+        &self,
+        request: Request<v1::ListProfilesRequest>,
+    ) -> Answer<v1::ListProfilesResponse> {
         let request = request.into_inner();
         let only = vmid(request.vmid)?;
         let mut profiles = Vec::new();
         for view in self.views(&request.cluster)? {
             let cluster = view.id.clone();
-            let stored = self.off(move |this| this.stored_profiles(&cluster)).await?;
+            let stored = self.off(move |this| stored::profiles(this.store.as_ref(), &cluster)).await?;
             profiles.extend(guests::profiles(&view, stored, only));
         }
         Ok(Response::new(v1::ListProfilesResponse { profiles }))
@@ -130,7 +127,9 @@ impl Control for ControlService {
     ) -> Answer<v1::ListAnomaliesResponse> {
         let request = request.into_inner();
         let clusters = self.cluster_ids(&request.cluster)?;
-        self.off(move |this| this.stored_anomalies(&clusters, &request)).await.map(Response::new)
+        self.off(move |this| stored::anomalies(this.store.as_ref(), &clusters, &request))
+            .await
+            .map(Response::new)
     }
 
     async fn watch_anomalies(
@@ -152,7 +151,9 @@ impl Control for ControlService {
     ) -> Answer<v1::ListDecisionsResponse> {
         let request = request.into_inner();
         let clusters = self.cluster_ids(&request.cluster)?;
-        self.off(move |this| this.stored_decisions(&clusters, &request)).await.map(Response::new)
+        self.off(move |this| stored::decisions(this.store.as_ref(), &clusters, &request))
+            .await
+            .map(Response::new)
     }
 
     async fn watch_decisions(
@@ -232,8 +233,9 @@ impl Control for ControlService {
     async fn resume(&self, request: Request<v1::ResumeRequest>) -> Answer<v1::ResumeResponse> {
         let who = who(&request);
         let cluster = request.into_inner().cluster;
-        let clusters =
-            self.change(&cluster, "/evenkeel.v1.Control/Resume", String::new(), who, ClusterHandle::resume).await?;
+        let clusters = self
+            .change(&cluster, "/evenkeel.v1.Control/Resume", String::new(), who, ClusterHandle::resume)
+            .await?;
         Ok(Response::new(v1::ResumeResponse { clusters }))
     }
 
@@ -256,8 +258,7 @@ impl ControlService {
     }
 
     fn cluster_ids(&self, only: &str) -> Result<Vec<ClusterId>, Status> {
-        let known: BTreeSet<ClusterId> =
-            self.clusters.keys().cloned().chain(self.live.clusters()).collect();
+        let known: BTreeSet<ClusterId> = self.clusters.keys().cloned().chain(self.live.clusters()).collect();
         if only.is_empty() {
             return Ok(known.into_iter().collect());
         }
@@ -284,121 +285,14 @@ impl ControlService {
             .collect())
     }
 
-    fn gaps(&self) -> Result<BTreeMap<ClusterId, u64>, StoreError> {
-        let mut gaps = BTreeMap::new();
-        let count = |key: crate::store::records::GapKey, _| {
-            *gaps.entry(key.cluster).or_insert(0) += 1;
-            ControlFlow::Continue(())
-        };
-        trees::GAPS.scan(self.store.as_ref(), &KeyRange::all(), Direction::Forward, OnDamage::Skip, count)?;
-        Ok(gaps)
-    }
-
-    fn stored_profiles(
-        &self,
-        cluster: &ClusterId,
-    ) -> Result<BTreeMap<Vmid, crate::store::records::ProfileRecord>, StoreError> {
-        let mut profiles = BTreeMap::new();
-        let range = KeyRange::under(cluster);
-        trees::PROFILES.scan(self.store.as_ref(), &range, Direction::Forward, OnDamage::Skip, |key, record| {
-            profiles.insert(key.vmid, record);
-            ControlFlow::Continue(())
-        })?;
-        Ok(profiles)
-    }
-
-    fn stored_anomalies(
-        &self,
-        clusters: &[ClusterId],
-        request: &v1::ListAnomaliesRequest,
-    ) -> Result<v1::ListAnomaliesResponse, StoreError> {
-        let limit = limit(request.limit);
-        let since = Timestamp::from_millis(request.since_ms.unwrap_or(i64::MIN));
-        let (mut found, mut truncated) = (Vec::new(), false);
-        for cluster in clusters {
-            // What closed since then may have opened long before.
-            let from = (cluster.clone(), since.before(LONGEST_ANOMALY));
-            let range = KeyRange::between(&from, &(cluster.clone(), Timestamp::from_millis(i64::MAX)));
-            let (mut taken, mut scanned) = (0, 0);
-            let mut failure = None;
-            trees::ANOMALIES_BY_TIME.scan(
-                self.store.as_ref(),
-                &range,
-                Direction::Backward,
-                OnDamage::Skip,
-                |key: AnomalyTimeKey, ()| {
-                    scanned += 1;
-                    if taken >= limit || scanned > SCANNED {
-                        truncated = true;
-                        return ControlFlow::Break(());
-                    }
-                    let AnomalyTimeKey { cluster: of, node, epoch, number, .. } = key;
-                    let id = AnomalyKey { cluster: of, node, epoch, number };
-                    match trees::ANOMALIES.get(self.store.as_ref(), &id) {
-                        Ok(Some(record)) if anomalies::wanted(request, since, cluster, &record) => {
-                            taken += 1;
-                            found.push(anomalies::view(cluster, &record));
-                        }
-                        Ok(_) => {}
-                        Err(error) if error.is_damaged_value() => truncated = true,
-                        Err(error) => {
-                            failure = Some(error);
-                            return ControlFlow::Break(());
-                        }
-                    }
-                    ControlFlow::Continue(())
-                },
-            )?;
-            failure.map_or(Ok(()), Err)?;
-        }
-        found.sort_by_key(|anomaly| std::cmp::Reverse(anomaly.opened_ms));
-        truncated |= found.len() > limit;
-        found.truncate(limit);
-        Ok(v1::ListAnomaliesResponse { anomalies: found, truncated })
-    }
-
-    fn stored_decisions(
-        &self,
-        clusters: &[ClusterId],
-        request: &v1::ListDecisionsRequest,
-    ) -> Result<v1::ListDecisionsResponse, StoreError> {
-        let limit = limit(request.limit);
-        let since_s = Timestamp::from_millis(request.since_ms.unwrap_or(0)).as_secs();
-        let (mut found, mut truncated) = (Vec::new(), false);
-        for cluster in clusters {
-            let range = KeyRange::between(&(cluster.clone(), since_s), &(cluster.clone(), i64::MAX));
-            let (mut taken, mut scanned) = (0, 0);
-            let damaged = trees::DECISIONS.scan(
-                self.store.as_ref(),
-                &range,
-                Direction::Backward,
-                OnDamage::Skip,
-                |_: DecisionKey, decision| {
-                    scanned += 1;
-                    if taken >= limit || scanned > SCANNED {
-                        truncated = true;
-                        return ControlFlow::Break(());
-                    }
-                    if decisions::wanted(request, &decision) {
-                        taken += 1;
-                        found.push(decisions::view(&decision));
-                    }
-                    ControlFlow::Continue(())
-                },
-            )?;
-            truncated |= damaged > 0;
-        }
-        found.sort_by_key(|decision| std::cmp::Reverse(decision.at_ms));
-        truncated |= found.len() > limit;
-        found.truncate(limit);
-        Ok(v1::ListDecisionsResponse { decisions: found, truncated })
-    }
-
     /// The last run of the cluster named, or of the only one there is.
     fn last_run(&self, cluster: &str) -> Result<Arc<RunRecord>, Status> {
-        let mut candidates = self.clusters.values().filter(|h| cluster.is_empty() || h.id.as_str() == cluster);
+        let mut candidates =
+            self.clusters.values().filter(|h| cluster.is_empty() || h.id.as_str() == cluster);
         let handle = candidates.next().ok_or_else(|| {
-            Status::not_found(format!("no decisions are made for a cluster {cluster:?}: see `evenkeelctl status`"))
+            Status::not_found(format!(
+                "no decisions are made for a cluster {cluster:?}: see `evenkeelctl status`"
+            ))
         })?;
         if candidates.next().is_some() {
             return Err(Status::invalid_argument("there are several clusters: name one with --cluster"));
@@ -459,7 +353,9 @@ impl ControlService {
         match known.as_slice() {
             [only] => Ok(only.id.to_string()),
             [] if guest.is_none() && node.is_none() => Ok(String::new()),
-            [] => Err(Status::not_found("no cluster's last run knows it: see `evenkeelctl guests` and `nodes`")),
+            [] => {
+                Err(Status::not_found("no cluster's last run knows it: see `evenkeelctl guests` and `nodes`"))
+            }
             _ => Err(Status::invalid_argument("several clusters have one: name the cluster with --cluster")),
         }
     }
@@ -485,10 +381,13 @@ impl ControlService {
         let handles: Vec<_> =
             self.clusters.values().filter(|h| only.is_empty() || h.id.as_str() == only).cloned().collect();
         if handles.is_empty() {
-            return Err(Status::not_found(format!("no configured cluster {only:?}: see `evenkeelctl status`")));
+            return Err(Status::not_found(format!(
+                "no configured cluster {only:?}: see `evenkeelctl status`"
+            )));
         }
         let names: Vec<String> = handles.iter().map(|handle| handle.id.to_string()).collect();
-        let outcome = self.off(move |this| handles.iter().try_for_each(|h| change(h, this.store.as_ref()))).await;
+        let outcome =
+            self.off(move |this| handles.iter().try_for_each(|h| change(h, this.store.as_ref()))).await;
         let result = if outcome.is_ok() { Outcome::Done } else { Outcome::Failed };
         self.record(who, call, format!("{} {why}", names.join(",")), result).await?;
         outcome.map(|()| names)
@@ -523,8 +422,13 @@ fn answer_about(record: &RunRecord) -> v1::ExplainResponse {
     }
 }
 
-fn warnings(clusters: &[v1::ClusterStatus]) -> Vec<String> {
+fn warnings(clusters: &[v1::ClusterStatus], damaged: u64) -> Vec<String> {
     let mut warnings = Vec::new();
+    if damaged > 0 {
+        warnings.push(format!(
+            "the store has {damaged} damaged or missing row(s), see the log: check the disk, and restore the latest export"
+        ));
+    }
     for cluster in clusters {
         let name = &cluster.cluster;
         if cluster.inventory == "unreachable" {
@@ -532,17 +436,18 @@ fn warnings(clusters: &[v1::ClusterStatus]) -> Vec<String> {
         }
         if cluster.nodes_fresh < cluster.nodes {
             let silent = cluster.nodes - cluster.nodes_fresh;
-            warnings.push(format!("cluster {name}: {silent} node(s) without fresh data; see `evenkeelctl nodes`"));
+            warnings.push(format!(
+                "cluster {name}: {silent} node(s) without fresh data; see `evenkeelctl nodes`"
+            ));
         }
         if cluster.paused {
-            warnings.push(format!("cluster {name} is paused by {}; `evenkeelctl resume` ends it", cluster.paused_by));
+            warnings.push(format!(
+                "cluster {name} is paused by {}; `evenkeelctl resume` ends it",
+                cluster.paused_by
+            ));
         }
     }
     warnings
-}
-
-fn limit(asked: u32) -> usize {
-    if asked == 0 { LIMIT } else { (asked as usize).min(10 * LIMIT) }
 }
 
 fn no_decision(id: &DecisionId) -> Status {
@@ -559,14 +464,19 @@ fn name_of(who: Option<&Principal>) -> String {
 }
 
 fn vmid(number: u32) -> Result<Option<Vmid>, Status> {
-    if number == 0 { Ok(None) } else { Vmid::new(number).map(Some).map_err(|e| Status::invalid_argument(e.to_string())) }
+    if number == 0 {
+        Ok(None)
+    } else {
+        Vmid::new(number).map(Some).map_err(|e| Status::invalid_argument(e.to_string()))
+    }
 }
 
-fn optional<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(text: &str) -> Result<Option<T>, Status> {
+fn optional<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(
+    text: &str,
+) -> Result<Option<T>, Status> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 fn parse<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(text: &str) -> Result<T, Status> {
     text.parse().map_err(|error: evenkeel_common::id::InvalidId| Status::invalid_argument(error.to_string()))
 }
-

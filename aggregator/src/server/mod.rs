@@ -3,5 +3,6 @@
 pub mod auth;
 pub mod control;
 mod export;
+mod stored;
 mod views;
 mod watch;

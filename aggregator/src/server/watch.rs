@@ -16,7 +16,11 @@ const WAITING: usize = 256;
 
 /// Follows `news`, translating each into any number of answers. A client that falls behind is told so and ends: it
 /// must not believe it has seen everything.
-pub fn follow<N, T, F>(mut news: broadcast::Receiver<N>, stop: CancellationToken, mut translate: F) -> Watch<T>
+pub fn follow<N, T, F>(
+    mut news: broadcast::Receiver<N>,
+    stop: CancellationToken,
+    mut translate: F,
+) -> Watch<T>
 where
     N: Clone + Send + 'static,
     T: Send + 'static,
@@ -39,7 +43,9 @@ where
                     }
                 }
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    let text = format!("{missed} messages were missed because this client was too slow: watch again");
+                    let text = format!(
+                        "{missed} messages were missed because this client was too slow: watch again"
+                    );
                     // The client may be gone already.
                     let _ = answers.send(Err(Status::data_loss(text))).await;
                     return;

@@ -17,7 +17,7 @@ pub struct StoreConfig {
     /// start nor delete without any. 0 to 4096; 0 = none, and a full disk then needs an admin before evenkeel starts.
     #[schemars(range(min = 0, max = 4096))]
     pub ballast_mib: u32,
-    /// Days that samples are kept at full resolution. 1 to 3650; the largest part of the data: about 1 MB an hour
+    /// Days that samples are kept at full resolution. 1 to 3650; the largest part of the data: about 2 MB an hour
     /// for a node with 200 series.
     #[schemars(range(min = 1, max = 3650))]
     pub samples_days: u32,

@@ -1,5 +1,6 @@
 //! The simulated cluster of the lab: fleet, fake Proxmox and agents, kept in step.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use evenkeel_common::units::Bytes;
 use evenkeel_core::{Mode, Policy, Preset};
 use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::files;
+use tokio_util::sync::CancellationToken;
 
 use crate::fake_pve::{FakeCluster, FakeGuest, FakePve, cluster::FakeNode};
 use crate::harness::Site;
@@ -82,17 +84,21 @@ impl LabCluster {
         }
     }
 
-    /// Starts an agent per node.
+    /// Starts an agent per node. Each ends with the token it is given here, or with the site.
     ///
     /// # Errors
     /// When a certificate can not be made.
-    pub fn start_agents(&self, site: &Site, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
-        for node in &self.nodes {
+    pub fn start_agents(
+        &self,
+        site: &Site,
+        clock: &Arc<dyn Clock>,
+    ) -> anyhow::Result<BTreeMap<NodeId, CancellationToken>> {
+        let start = |node: &NodeId| {
             let config = site.agent_config(&self.id, node)?;
             let source = SimSource::new(Arc::clone(&self.fleet), node.clone());
-            site.spawn_agent(config, Box::new(source), Arc::clone(clock));
-        }
-        Ok(())
+            Ok((node.clone(), site.spawn_agent(config, Box::new(source), Arc::clone(clock))))
+        };
+        self.nodes.iter().map(start).collect()
     }
 
     /// Lets Proxmox show the cluster as it is at `now`.

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,13 @@ pub async fn run(options: &Options, stop: CancellationToken, ready: Ready<'_>) -
 
 async fn run_real(options: &Options, stop: CancellationToken, ready: Ready<'_>) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let lab = start_lab(options, clock.now()).await?;
-    let site = start_site(options, lab.as_ref(), true, Arc::clone(&clock)).await?;
+    let lab = match options.only_this_host {
+        true => None,
+        false => Some(start_cluster(options, clock.now()).await?),
+    };
+    let mut config = config(options, lab.as_ref());
+    config.clusters.push(ClusterConfig { name: "local".into(), ..ClusterConfig::default() });
+    let site = Site::start(&options.data, config, Arc::clone(&clock), options.seed).await?;
     if let Some(lab) = &lab {
         lab.start_agents(&site, &clock)?;
     }
@@ -79,61 +85,117 @@ async fn run_real(options: &Options, stop: CancellationToken, ready: Ready<'_>) 
     Ok(())
 }
 
-/// Virtual time stands still until everybody has done what was due: agents tick on the half second, the aggregator
-/// on the whole one, and neither goes on before the other's data has arrived. So a run depends on its seed alone.
+/// Paces virtual time against real time.
 async fn run_virtual(options: &Options, stop: CancellationToken, ready: Ready<'_>) -> anyhow::Result<()> {
-    const HALF: Duration = Duration::from_millis(500);
-    let clock = Arc::new(VirtualClock::new(VIRTUAL_START));
-    let shared: Arc<dyn Clock> = clock.clone();
-    let lab =
-        start_lab(options, clock.now()).await?.context("--only-this-host can not run in virtual time")?;
-    let site = start_site(options, Some(&lab), false, Arc::clone(&shared)).await?;
-    let agents: Arc<dyn Clock> = Arc::new(Ahead::new(Arc::clone(&shared), HALF));
-    lab.start_agents(&site, &agents)?;
-    lab.wait_connected(&site).await?;
-    ready(&site);
-    let real_half = HALF / options.speed;
-    let failed = site.aggregator.failed.clone();
-    let mut pace = tokio::time::interval(real_half);
-    while options.time.is_none_or(|time| clock.uptime() < time) {
+    anyhow::ensure!(!options.only_this_host, "--only-this-host can not run in virtual time");
+    let lab = VirtualLab::start(options, |_| {}).await?;
+    ready(&lab.site);
+    let mut pace = tokio::time::interval(HALF / options.speed);
+    while options.time.is_none_or(|time| lab.clock.uptime() < time) {
         if stop.is_cancelled() {
             break;
         }
-        anyhow::ensure!(!failed.is_cancelled(), "the aggregator failed, see the log above");
         pace.tick().await;
-        clock.advance(HALF);
-        lab.wait_sampled(&site, clock.now()).await?;
+        lab.sample().await?;
         pace.tick().await;
-        lab.show(clock.now().after(HALF));
-        clock.advance(HALF);
-        lab.wait_decided(&site, clock.as_ref()).await?;
+        lab.decide().await?;
     }
-    site.shut_down().await;
+    lab.site.shut_down().await;
     Ok(())
 }
 
-async fn start_lab(options: &Options, now: Timestamp) -> anyhow::Result<Option<LabCluster>> {
-    if options.only_this_host {
-        return Ok(None);
-    }
-    let lab = LabCluster::start(&options.data, options.seed, now).await;
-    lab.map(Some).context("the simulated cluster does not start")
+/// Half a second of the lab.
+const HALF: Duration = Duration::from_millis(500);
+
+/// A lab in virtual time, which stands still until everybody has done what was due: agents tick on the half second,
+/// the aggregator on the whole one, and neither goes on before the other's data has arrived. So a run depends on its
+/// seed alone.
+pub struct VirtualLab {
+    /// The simulated cluster.
+    pub cluster: LabCluster,
+    /// Aggregator and agents.
+    pub site: Site,
+    /// Its time; moved on by [`Self::sample`] and [`Self::decide`].
+    pub clock: Arc<VirtualClock>,
+    /// To silence agents.
+    pub agents: BTreeMap<NodeId, CancellationToken>,
+    options: Options,
+    config: AggregatorConfig,
 }
 
-async fn start_site(
-    options: &Options,
-    lab: Option<&LabCluster>,
-    local: bool,
-    clock: Arc<dyn Clock>,
-) -> anyhow::Result<Site> {
+impl VirtualLab {
+    /// Starts everything at [`VIRTUAL_START`]. `change` may change how the cluster is configured.
+    ///
+    /// # Errors
+    /// Whatever keeps a part from starting.
+    pub async fn start(options: &Options, change: impl FnOnce(&mut ClusterConfig)) -> anyhow::Result<Self> {
+        let clock = Arc::new(VirtualClock::new(VIRTUAL_START));
+        let cluster = start_cluster(options, clock.now()).await?;
+        let mut config = config(options, Some(&cluster));
+        config.clusters.first_mut().map(change);
+        Self::start_on(cluster, clock, options.clone(), config).await
+    }
+
+    async fn start_on(
+        cluster: LabCluster,
+        clock: Arc<VirtualClock>,
+        options: Options,
+        config: AggregatorConfig,
+    ) -> anyhow::Result<Self> {
+        let shared: Arc<dyn Clock> = clock.clone();
+        let site = Site::start(&options.data, config.clone(), Arc::clone(&shared), options.seed).await?;
+        let agents: Arc<dyn Clock> = Arc::new(Ahead::new(shared, HALF));
+        let agents = cluster.start_agents(&site, &agents)?;
+        cluster.wait_connected(&site).await?;
+        Ok(Self { cluster, site, clock, agents, options, config })
+    }
+
+    /// Ends aggregator and agents and starts them again on what they left, while the cluster goes on.
+    ///
+    /// # Errors
+    /// Whatever keeps a part from starting.
+    pub async fn restart(self) -> anyhow::Result<Self> {
+        let Self { cluster, site, clock, options, config, .. } = self;
+        site.shut_down().await;
+        Self::start_on(cluster, clock, options, config).await
+    }
+
+    /// Goes on half a second, to where the agents sample, and lets Proxmox show what the aggregator will ask for.
+    ///
+    /// # Errors
+    /// When something is stuck or has failed.
+    pub async fn sample(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.site.aggregator.failed.is_cancelled(),
+            "the aggregator failed, see the log above"
+        );
+        self.clock.advance(HALF);
+        self.cluster.wait_sampled(&self.site, self.clock.now()).await?;
+        self.cluster.show(self.clock.now().after(HALF));
+        Ok(())
+    }
+
+    /// Goes on half a second, to where the aggregator decides when it is due.
+    ///
+    /// # Errors
+    /// When something is stuck.
+    pub async fn decide(&self) -> anyhow::Result<()> {
+        self.clock.advance(HALF);
+        self.cluster.wait_decided(&self.site, self.clock.as_ref()).await
+    }
+}
+
+async fn start_cluster(options: &Options, now: Timestamp) -> anyhow::Result<LabCluster> {
+    let cluster = LabCluster::start(&options.data, options.seed, now).await;
+    cluster.context("the simulated cluster does not start")
+}
+
+fn config(options: &Options, cluster: Option<&LabCluster>) -> AggregatorConfig {
     let mut config =
         AggregatorConfig { listen: ([127, 0, 0, 1], options.port).into(), ..AggregatorConfig::default() };
     config.store.ballast_mib = 0; // A lab is thrown away; it need not survive a full disk.
-    config.clusters.extend(lab.map(LabCluster::config));
-    if local {
-        config.clusters.push(ClusterConfig { name: "local".into(), ..ClusterConfig::default() });
-    }
-    Site::start(&options.data, config, clock, options.seed).await
+    config.clusters.extend(cluster.map(LabCluster::config));
+    config
 }
 
 /// This machine, as the cluster "local".

@@ -50,7 +50,9 @@ fn node(view: &ClusterView, name: &NodeId, inventory: Option<&Inventory>) -> v1:
             shown.pve_version.clone_from(&info.version);
         }
     } else if inventory.is_some() {
-        shown.not_decidable.push("Proxmox does not list this node: does its agent report to the right cluster?".into());
+        shown
+            .not_decidable
+            .push("Proxmox does not list this node: does its agent report to the right cluster?".into());
     }
     shown
 }
@@ -79,7 +81,9 @@ fn measured(view: &ClusterView, live: &NodeLive, count_guests: bool, shown: &mut
     shown.agent_version.clone_from(&live.facts.agent_version);
     shown.pve_version.clone_from(&live.facts.pve_version);
     shown.blind_spots.clone_from(&live.facts.blind_spots);
-    shown.blind_spots.extend(live.faults.iter().map(|(collector, message)| format!("{collector}: {message}")));
+    shown
+        .blind_spots
+        .extend(live.faults.iter().map(|(collector, message)| format!("{collector}: {message}")));
     if !fresh {
         let limit = view.stale_after.as_secs();
         shown.not_decidable.push(format!("no sample within the last {limit} s"));

@@ -19,7 +19,8 @@ pub fn cluster(view: &ClusterView, gaps: u64) -> v1::ClusterStatus {
         shown.mode = "advise".into();
         shown.preset = "off".into();
         shown.inventory = "none".into();
-        shown.inventory_detail = "the aggregator's configuration has no [[clusters]] entry of this name".into();
+        shown.inventory_detail =
+            "the aggregator's configuration has no [[clusters]] entry of this name".into();
         shown.last_run = "no decisions are made for a cluster that is not configured".into();
         return shown;
     };

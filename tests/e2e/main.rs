@@ -1,0 +1,6 @@
+//! The whole path, from agents to the store, with real parts: what is killed, cut off, malformed or foreign.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod agent_reconnects;
+mod kill;
