@@ -3,4 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod agent_reconnects;
+mod bad_input;
+mod decisions;
 mod kill;
+mod roles;
+mod support;

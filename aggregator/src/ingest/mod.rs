@@ -10,6 +10,9 @@ pub mod service;
 pub mod session;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::IngestConfig;
 pub use ledger::{AnomalyNews, Counts, Ledger};
 pub use live::Live;
