@@ -23,7 +23,7 @@ use crate::support::{config, control_as};
 
 fn options(data: &Path, seed: u64) -> Options {
     let time = Some(Duration::from_secs(200));
-    Options { data: data.to_owned(), seed, speed: 600, time, only_this_host: false, port: 0 }
+    Options { data: data.to_owned(), seed, speed: 600, time, only_this_host: false, port: 0, faults: vec![] }
 }
 
 /// Runs are as often as Proxmox is asked, so that a test needs little time.
@@ -91,7 +91,8 @@ fn decisions(store: &dyn Store) -> Vec<Decision> {
 async fn lab_of(seed: u64) -> (Vec<RunRecord>, Vec<Decision>) {
     let dir = tempfile::tempdir().unwrap();
     lab::run(&options(dir.path(), seed), CancellationToken::new(), &mut |_| {}).await.unwrap();
-    let store = SledStore::open(&dir.path().join("aggregator/store"), &config().store, VIRTUAL_START).unwrap();
+    let store =
+        SledStore::open(&dir.path().join("aggregator/store"), &config().store, VIRTUAL_START).unwrap();
     (runs(&store), decisions(&store))
 }
 
@@ -133,9 +134,11 @@ async fn explain_says_why_nothing_moves_elsewhere() {
     assert!(hot.decisions.iter().any(|d| d.source == "pve3" && !d.trail.is_empty()), "{:?}", hot.decisions);
     assert!(hot.scores["pve3"] > hot.scores["pve1"], "{:?}", hot.scores);
     let id = hot.decisions[0].id.clone();
-    let one = viewer.explain(v1::ExplainRequest { decision: id.clone(), ..Default::default() }).await.unwrap();
+    let one =
+        viewer.explain(v1::ExplainRequest { decision: id.clone(), ..Default::default() }).await.unwrap();
     assert_eq!(one.into_inner().decisions[0].id, id);
-    let replayed = viewer.replay(v1::ReplayRequest { decision: id, ..Default::default() }).await.unwrap().into_inner();
+    let replayed =
+        viewer.replay(v1::ReplayRequest { decision: id, ..Default::default() }).await.unwrap().into_inner();
     assert!(replayed.identical && replayed.decisions > 0, "{replayed:?}");
     lab.site.shut_down().await;
 }

@@ -38,6 +38,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
+use crate::support::{STUCK, built};
+
 /// How often to kill.
 const KILLS: &str = "EVENKEEL_KILLS";
 /// Kills between two looks into the store.
@@ -48,8 +50,6 @@ const PACE: Duration = Duration::from_millis(20);
 const TICKS_AN_EVENT: u64 = 4;
 /// Ticks a batch of backfill holds.
 const BACKFILL: u64 = 60;
-/// A start, or data on its way, that takes longer is stuck.
-const STUCK: Duration = Duration::from_secs(60);
 
 fn kills() -> u64 {
     std::env::var(KILLS).map_or(12, |kills| kills.parse().unwrap())
@@ -100,7 +100,7 @@ impl Daemon {
             dir.join("data").display(),
         );
         std::fs::write(dir.join("aggregator.toml"), config).unwrap();
-        Self { binary: binary(), dir, port }
+        Self { binary: built("evenkeel-aggregator", "evenkeel-aggregator"), dir, port }
     }
 
     fn start(&self) -> Child {
@@ -134,20 +134,6 @@ impl Daemon {
         let config = StoreConfig { ballast_mib: 0, ..StoreConfig::default() };
         SledStore::open(&self.dir.join("data/store"), &config, real_time())
     }
-}
-
-/// The aggregator of this build. Cargo tells a test the binaries of its own package only, so it is built here; that
-/// takes a moment when nothing has changed.
-fn binary() -> PathBuf {
-    let profile = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--quiet", "--locked", "--workspace", "--bin", "evenkeel-aggregator"]);
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(built.success(), "cargo could not build evenkeel-aggregator");
-    profile.join("evenkeel-aggregator")
 }
 
 /// A port below those that the kernel gives to clients, so that it stays free between two starts.
@@ -493,7 +479,9 @@ fn kill_loop() {
     let (mut unopenable, mut starting, mut last) = (0_u64, 0, Found::default());
     for kill in 1..=kills {
         let (before, mut child) = (connections(), daemon.start());
-        std::thread::sleep(Duration::from_micros(draw(&entropy, 1_500_000)));
+        // By turns within the start (some 60 ms) and within the work.
+        let span = if kill % 3 == 0 { 120_000 } else { 1_500_000 };
+        std::thread::sleep(Duration::from_micros(draw(&entropy, span)));
         if kill == kills {
             let started = Instant::now();
             let served =

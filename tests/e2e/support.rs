@@ -28,8 +28,7 @@ pub const STUCK: Duration = Duration::from_secs(30);
 
 /// A configuration for a free port of this machine.
 pub fn config() -> AggregatorConfig {
-    let mut config =
-        AggregatorConfig { listen: ([127, 0, 0, 1], 0).into(), ..AggregatorConfig::default() };
+    let mut config = AggregatorConfig { listen: ([127, 0, 0, 1], 0).into(), ..AggregatorConfig::default() };
     config.store.ballast_mib = 0;
     config
 }
@@ -94,14 +93,19 @@ pub struct Wire {
 impl Wire {
     /// Opens a stream with this certificate.
     pub async fn open(site: &Site, certificate: &Issued) -> Result<Self, Status> {
-        let channel = channel(site, Some(certificate)).await.map_err(|error| Status::from_error(error.into()))?;
+        let channel =
+            channel(site, Some(certificate)).await.map_err(|error| Status::from_error(error.into()))?;
         let (to, outgoing) = mpsc::channel(16);
         let from = AgentClient::new(channel).stream(ReceiverStream::new(outgoing)).await?.into_inner();
         Ok(Self { to, from })
     }
 
     /// Opens a stream and says hello.
-    pub async fn greet(site: &Site, certificate: &Issued, hello: v1::Hello) -> Result<(Self, v1::HelloAck), Status> {
+    pub async fn greet(
+        site: &Site,
+        certificate: &Issued,
+        hello: v1::Hello,
+    ) -> Result<(Self, v1::HelloAck), Status> {
         let mut wire = Self::open(site, certificate).await?;
         wire.say(Message::Hello(hello)).await;
         match wire.hear().await? {
@@ -136,7 +140,9 @@ impl Wire {
     pub async fn acknowledged(&mut self, event: u64, sample: u64) {
         loop {
             match self.hear().await.unwrap() {
-                Some(v1::to_agent::Message::Ack(ack)) if ack.event_cursor >= event && ack.sample_cursor >= sample => {
+                Some(v1::to_agent::Message::Ack(ack))
+                    if ack.event_cursor >= event && ack.sample_cursor >= sample =>
+                {
                     return;
                 }
                 Some(_) => {}
@@ -178,7 +184,8 @@ pub fn built(package: &str, name: &str) -> PathBuf {
     let path = test.parent().and_then(Path::parent).unwrap().join(name);
     if !path.exists() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo).args(["build", "--locked", "--quiet", "--package", package]).status();
+        let status =
+            Command::new(cargo).args(["build", "--locked", "--quiet", "--package", package]).status();
         assert!(status.unwrap().success() && path.exists(), "{} can not be built", path.display());
     }
     path
@@ -201,4 +208,14 @@ pub async fn ctl(config: PathBuf, words: &[&str]) -> Output {
 /// What a command said.
 pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(STUCK, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }

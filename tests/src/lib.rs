@@ -7,3 +7,4 @@ pub mod fake_pve;
 pub mod harness;
 pub mod lab;
 pub mod sim;
+pub mod tree;

@@ -87,7 +87,8 @@ impl Cycle {
         let poll = self.pve.as_ref().map_or(interval, |pve| pve.poll).min(interval);
         let mut steps = Ticker::new(Arc::clone(&self.clock), poll);
         // One ticker for both, so that a run and a look never follow each other on the same step.
-        let mut next_run = Duration::ZERO;
+        // The first run waits for its turn too: agents reconnect meanwhile, and runs stay a whole interval apart.
+        let mut next_run = next_multiple(self.clock.uptime(), interval);
         loop {
             let due = tokio::select! {
                 () = stop.cancelled() => return,

@@ -132,8 +132,11 @@ pub struct BlockBuilder {
     times: Vec<i64>,
     /// Stored series number of each row.
     series: Vec<u32>,
-    /// Tick by tick.
-    ticks: Vec<Vec<Option<i64>>>,
+    /// Rows of each tick, and its values as they would be on the wire: a tenth of what they take as numbers, and
+    /// every series of the fleet has a minute of them here.
+    ticks: Vec<(usize, Vec<u8>)>,
+    /// What the next tick is told against.
+    base: Base,
 }
 
 impl BlockBuilder {
@@ -158,15 +161,17 @@ impl BlockBuilder {
         self.series.len() * self.ticks.len()
     }
 
-    /// Adds one tick: its number, its time and its row. `series` names the rows of the whole stream.
-    pub fn push(&mut self, seq: u64, at: Timestamp, series: &[u32], row: Vec<Option<i64>>) {
+    /// Adds one tick: its number, its time and its values. `series` names the rows of the whole stream.
+    pub fn push(&mut self, seq: u64, at: Timestamp, series: &[u32], tick: &Columns) {
         if self.ticks.is_empty() {
             self.first_seq = seq;
         }
         self.last_seq = seq;
         self.series.extend_from_slice(series.get(self.series.len()..).unwrap_or_default());
         self.times.push(at.as_millis());
-        self.ticks.push(row);
+        let mut bytes = tick.encode(&mut self.base);
+        bytes.shrink_to_fit();
+        self.ticks.push((tick.series(), bytes));
     }
 
     /// Closes the block and begins the next.
@@ -175,14 +180,22 @@ impl BlockBuilder {
             return None;
         }
         let built = std::mem::take(self);
+        let mut base = Base::new();
+        // What this builder encoded itself can be decoded; were it not so, the tick would be without values.
+        let ticks: Vec<Columns> = built
+            .ticks
+            .iter()
+            .map(|(rows, bytes)| Columns::decode(bytes, *rows, 1, &mut base, MAX_CELLS))
+            .map(|tick| tick.unwrap_or_else(|_| Columns::missing(0, 1)))
+            .collect();
         // A series without any value in this block (a guest that is gone) takes no row.
         let present: Vec<usize> = (0..built.series.len())
-            .filter(|&row| built.ticks.iter().any(|tick| tick.get(row).copied().flatten().is_some()))
+            .filter(|&row| ticks.iter().any(|tick| tick.get(row, 0).is_some()))
             .collect();
-        let mut matrix = Columns::missing(present.len(), built.ticks.len());
-        for (at, tick) in built.ticks.iter().enumerate() {
+        let mut matrix = Columns::missing(present.len(), ticks.len());
+        for (at, tick) in ticks.iter().enumerate() {
             for (row, &series) in present.iter().enumerate() {
-                matrix.set(row, at, tick.get(series).copied().flatten());
+                matrix.set(row, at, tick.get(series, 0));
             }
         }
         Some(SampleBlock {
@@ -224,11 +237,17 @@ pub fn thinned_block(
 mod tests {
     use super::*;
 
+    fn tick(values: &[Option<i64>]) -> Columns {
+        let mut tick = Columns::missing(values.len(), 1);
+        values.iter().enumerate().for_each(|(row, &value)| tick.set(row, 0, value));
+        tick
+    }
+
     #[test]
     fn a_block_gives_back_what_went_in_and_leaves_out_dead_series() {
         let mut builder = BlockBuilder::default();
-        builder.push(7, Timestamp::from_millis(1_000), &[4, 9], vec![Some(10), None]);
-        builder.push(8, Timestamp::from_millis(2_003), &[4, 9, 2], vec![None, None, Some(-5)]);
+        builder.push(7, Timestamp::from_millis(1_000), &[4, 9], &tick(&[Some(10), None]));
+        builder.push(8, Timestamp::from_millis(2_003), &[4, 9, 2], &tick(&[None, None, Some(-5)]));
         let block = builder.take([1; 16]).unwrap();
         assert!(builder.is_empty() && builder.take([1; 16]).is_none());
         let block = SampleBlock::from_bytes(&block.to_bytes().unwrap()).unwrap();
@@ -243,7 +262,7 @@ mod tests {
     #[test]
     fn damage_is_an_error() {
         let mut builder = BlockBuilder::default();
-        builder.push(1, Timestamp::from_millis(1), &[1], vec![Some(3)]);
+        builder.push(1, Timestamp::from_millis(1), &[1], &tick(&[Some(3)]));
         let bytes = builder.take([0; 16]).unwrap().to_bytes().unwrap();
         assert!(SampleBlock::from_bytes(&bytes[..bytes.len() - 1]).is_err());
         let mut newer = bytes;

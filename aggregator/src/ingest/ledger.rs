@@ -249,6 +249,10 @@ impl Ledger {
         for (series, key) in table.take_fresh() {
             let number = SeriesNumber { cluster: node.cluster.clone(), node: node.node.clone(), series };
             self.batch.put(&trees::SERIES, &number, &key)?;
+            // A number may be there without a block that uses it, and a large node's numbers exceed one batch.
+            if self.batch.is_full() {
+                self.apply()?;
+            }
         }
         if block.last_seq <= cursor.sample {
             self.counts.duplicates.fetch_add(block.last_seq - block.first_seq + 1, Ordering::Relaxed);

@@ -173,6 +173,16 @@ impl NodeLive {
         self.events_received < self.events_until
     }
 
+    /// Forgets the figures, because the node's clock was set back: they lie in its future now, and would stand in the
+    /// way of all that comes until it gets there.
+    pub fn forget_times(&mut self) {
+        self.tick_at = None;
+        self.load = NodeLoad::default();
+        for guest in self.guests.values_mut() {
+            *guest = GuestLive { profile: guest.profile.take(), ..GuestLive::new(guest.facts.clone()) };
+        }
+    }
+
     /// Takes over the list of guests that run now; those not in it are gone, those that are keep their past.
     pub fn set_guests(&mut self, guests: Vec<GuestFacts>) {
         let mut old = std::mem::take(&mut self.guests);

@@ -27,6 +27,11 @@ const BLOCK_CELLS: usize = 200_000;
 /// Events a single batch may hold.
 const MAX_EVENTS: usize = 1_000;
 
+/// Highest number of either lane. No agent gets there; what is near the end of 64 bits is made up.
+const MAX_NUMBER: u64 = 1 << 62;
+/// Times of samples: 1970 to 9999, in milliseconds.
+const TIMES_MS: std::ops::Range<i64> = 0..253_402_300_800_000;
+
 /// A stream after its hello.
 #[derive(Debug)]
 pub struct Session {
@@ -95,6 +100,12 @@ impl Greeting {
         if hello.guests.len() > 10_000 {
             return Err(Status::invalid_argument("hello.guests is longer than 10000"));
         }
+        if [hello.first_event, hello.next_event, hello.first_sample, hello.next_sample]
+            .iter()
+            .any(|n| *n > MAX_NUMBER)
+        {
+            return Err(Status::invalid_argument("hello: a number is beyond 2^62"));
+        }
         Ok(Self {
             epoch,
             facts: facts.try_into().map_err(invalid)?,
@@ -139,6 +150,9 @@ impl Session {
             live.session = number;
             live.connected = true;
             live.facts = facts;
+            if live.tick_at.is_some_and(|newest| newest > wall) {
+                live.forget_times();
+            }
             live.skew_ms = Some(wall.as_millis().saturating_sub(now.as_millis()));
             live.set_guests(guests);
             live.events_until = next_event.saturating_sub(1);
@@ -222,11 +236,13 @@ impl Session {
             || ticks == 0
             || ticks > MAX_TICKS
             || batch.last_seq < batch.first_seq
+            || batch.last_seq > MAX_NUMBER
         {
             return Err(Status::invalid_argument(
                 "sample batch: series, ticks or numbers do not fit the stream",
             ));
         }
+        check_time(batch.at_ms)?;
         let thinned = match batch.thinning() {
             v1::Thinning::None => Thinned::No,
             v1::Thinning::Thinning10s => Thinned::To10s,
@@ -315,11 +331,13 @@ impl Session {
                 self.duplicates += 1;
                 continue;
             }
-            let row: Vec<Option<i64>> = (0..matrix.series())
-                .map(|index| matrix.get(index, tick).filter(|_| self.dictionary.is_known(index)))
-                .collect();
-            self.samples += row.iter().flatten().count() as u64;
-            self.builder.push(seq, at, self.dictionary.numbers(), row);
+            let mut stored = Columns::missing(matrix.series(), 1);
+            for index in (0..matrix.series()).filter(|&index| self.dictionary.is_known(index)) {
+                let value = matrix.get(index, tick);
+                stored.set(index, 0, value);
+                self.samples += u64::from(value.is_some());
+            }
+            self.builder.push(seq, at, self.dictionary.numbers(), &stored);
             self.received.sample = seq;
             if self.builder.span_ms() >= self.block_ms - 1_000 || self.builder.cells() >= BLOCK_CELLS {
                 work.extend(self.finish());
@@ -352,6 +370,7 @@ impl Session {
         if series > self.dictionary.len() {
             return Err(Status::invalid_argument("live view: more series than announced"));
         }
+        check_time(view.at_ms)?;
         let matrix = Columns::decode(&view.columns, series, 1, &mut Base::new(), MAX_CELLS)
             .map_err(|error| Status::invalid_argument(format!("live view: {error}")))?;
         self.apply_newest(&matrix, &[Timestamp::from_millis(view.at_ms)], received_at);
@@ -410,6 +429,7 @@ impl Session {
             EventKind::CollectorRecovered { collector } => {
                 live.faults.remove(collector);
             }
+            EventKind::ClockJumped { by_ms } if *by_ms < 0 => live.forget_times(),
             EventKind::SamplesLost(_) | EventKind::EventsLost(_) | EventKind::ClockJumped { .. } => {}
         }
     }
@@ -432,4 +452,9 @@ impl Session {
         }
         Ok(if profiles.is_empty() { Vec::new() } else { vec![Work::Profiles(profiles)] })
     }
+}
+
+fn check_time(at_ms: i64) -> Result<(), Status> {
+    let sound = TIMES_MS.contains(&at_ms);
+    if sound { Ok(()) } else { Err(Status::invalid_argument(format!("{at_ms} ms is no time of a sample"))) }
 }

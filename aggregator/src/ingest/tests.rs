@@ -245,3 +245,17 @@ fn malformed_messages_end_the_stream_with_a_reason() {
     }
     assert!(bench.stored().is_empty());
 }
+
+#[test]
+fn the_first_block_of_a_large_node_is_written_with_all_its_series() {
+    let mut bench = Bench::new();
+    let mut session = bench.connect(1, 1);
+    let disks = (0..3_000).map(|n| SeriesKey::device(Metric::DiskRead, format!("disk{n}")));
+    let series = disks.map(|key| v1::SeriesDef::from(&key)).collect();
+    bench.send(&mut session, Message::Series(v1::SeriesAdded { first_index: 1, series }));
+    let cursors = bench.send(&mut session, batch(1, 10)).unwrap();
+    assert_eq!(cursors.sample, 10);
+    let named =
+        trees::SERIES.page(bench.store.as_ref(), &KeyRange::all(), Direction::Forward, 10_000).unwrap();
+    assert_eq!(named.len(), 3_001);
+}

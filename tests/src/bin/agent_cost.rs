@@ -1,16 +1,13 @@
 //! What the agent costs its node: runs the real `evenkeel-agent`, connected by mTLS to a real aggregator through a
 //! proxy that counts bytes, and reads the agent's CPU time and memory from procfs.
 //!
-//! With `--guests 0` the agent watches this machine. With more it watches a generated tree of files: the Proxmox VE 9
-//! fixture's host with so many virtual machines, whose counters and gauges this program moves once a second. Such a
-//! tree costs the agent its own work and its system calls, but not what the kernel adds for a real cgroup's files.
+//! With `--guests 0` the agent watches this machine. With more it watches a generated tree of files, which this
+//! program moves once a second; see [`evenkeel_tests::tree`] for what such a tree leaves out.
 #![allow(clippy::print_stdout)] // It is a command for people.
 
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -23,10 +20,7 @@ use clap::Parser;
 use evenkeel_agent::collect::source::{Registry, Source as _};
 use evenkeel_agent::collect::{CollectConfig, NodeSource};
 use evenkeel_common::time::Timestamp;
-use evenkeel_tests::sim::workload::unit;
-
-/// Share of guests' and devices' counters that move; CPU and memory of guests always do.
-const BUSY: f64 = 0.6;
+use evenkeel_tests::tree::Tree;
 
 /// Measures CPU, memory and bytes on the wire of a connected agent.
 #[derive(Parser)]
@@ -64,9 +58,12 @@ fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let root = if arguments.guests == 0 { PathBuf::from("/") } else { dir.path().join("root") };
     if arguments.guests > 0 {
-        plant(&root, arguments.guests)?;
-        let moving = moving_files(&root)?;
-        thread::spawn(move || for_ever(&moving));
+        let mut tree = Tree::plant(&root, arguments.guests)?;
+        thread::spawn(move || {
+            while tree.advance().is_ok() {
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
     }
     let (_aggregator, proxy, wire) = aggregator(&arguments.aggregator, dir.path())?;
     let config = format!(
@@ -184,104 +181,4 @@ fn present(root: &Path) -> usize {
         source.read(Timestamp::default(), Duration::from_secs(second), &mut registry).tick.values.len()
     });
     readings.last().unwrap_or_default()
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let (path, target) = (entry.as_ref().map(fs::DirEntry::path), to.join(entry?.file_name()));
-        let path = path.map_err(|error| anyhow::anyhow!("{error}"))?;
-        if path.is_dir() { copy(&path, &target)? } else { fs::copy(&path, target).map(drop)? }
-    }
-    Ok(())
-}
-
-/// The fixture's host, with virtual machines in place of its own guests, each with a NIC behind a firewall bridge.
-fn plant(root: &Path, guests: u32) -> anyhow::Result<()> {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fixtures/pve9/t0");
-    copy(&fixture, root)?;
-    fs::remove_dir_all(root.join("sys/fs/cgroup/lxc"))?;
-    fs::remove_dir_all(root.join("sys/fs/cgroup/qemu.slice"))?;
-    let mut nics = fs::read_to_string(root.join("proc/net/dev"))?;
-    for vmid in 1000..1000 + guests {
-        let (scope, pid) = (root.join(format!("sys/fs/cgroup/qemu.slice/{vmid}.scope")), vmid + 10_000);
-        copy(&fixture.join("sys/fs/cgroup/qemu.slice/101.scope"), &scope)?;
-        fs::write(scope.join("cgroup.procs"), format!("{pid}\n"))?;
-        let process = root.join(format!("proc/{pid}"));
-        fs::create_dir_all(&process)?;
-        let stat = format!("{pid} (kvm) S 1 1 1 0 -1 0 0 0 0 0 1 0 0 0 20 0 9 0 100 1 1\n");
-        fs::write(process.join("stat"), stat)?;
-        fs::write(process.join("cmdline"), format!("kvm\0-id\0{vmid}\0"))?;
-        let config = root.join(format!("etc/pve/qemu-server/{vmid}.conf"));
-        fs::write(config, format!("name: vm{vmid}\ncores: 2\n"))?;
-        for (name, end) in [("tap", "i0"), ("fwbr", "i0"), ("fwpr", "p0"), ("fwln", "i0")] {
-            nics.push_str(&format!(
-                "{name}{vmid}{end}: 123456789 1234567 0 0 0 0 0 0 987654321 7654321 0 0 0 0 0 0\n"
-            ));
-        }
-    }
-    Ok(fs::write(root.join("proc/net/dev"), nics)?)
-}
-
-/// A file whose numbers move.
-struct Moving {
-    file: File,
-    path: PathBuf,
-    text: String,
-    /// Moves about its first contents instead of growing.
-    gauge: bool,
-}
-
-fn moving_files(root: &Path) -> anyhow::Result<Vec<Moving>> {
-    let host = ["stat", "diskstats", "net/dev", "pressure/cpu", "pressure/io", "pressure/memory", "meminfo"];
-    let mut paths: Vec<PathBuf> = host.iter().map(|name| root.join("proc").join(name)).collect();
-    for scope in fs::read_dir(root.join("sys/fs/cgroup/qemu.slice"))? {
-        let scope = scope?.path();
-        let files = ["cpu.stat", "io.stat", "memory.current", "memory.stat", "cpu.pressure", "io.pressure"];
-        paths.extend(files.iter().map(|name| scope.join(name)));
-    }
-    let open = |path: PathBuf| {
-        let (file, text) = (File::options().write(true).open(&path)?, fs::read_to_string(&path)?);
-        Ok(Moving { file, gauge: path.to_string_lossy().contains("mem"), path, text })
-    };
-    paths.into_iter().map(open).collect()
-}
-
-/// Moves the files once a second, in place, since the agent keeps them open.
-fn for_ever(files: &[Moving]) {
-    let mut texts: Vec<String> = files.iter().map(|file| file.text.clone()).collect();
-    for second in 0.. {
-        for (file, text) in files.iter().zip(&mut texts) {
-            let moved = moved(if file.gauge { &file.text } else { text }, file, second);
-            // A tree that is gone is the end of the measurement.
-            let _ = file.file.write_all_at(moved.as_bytes(), 0);
-            let _ = file.file.set_len(moved.len() as u64);
-            *text = moved;
-        }
-        thread::sleep(Duration::from_secs(1));
-    }
-}
-
-/// The text with each number of four or more digits raised by up to 0.02 %, in the lines that are busy.
-fn moved(text: &str, file: &Moving, second: i64) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    for line in text.lines() {
-        let mut hasher = DefaultHasher::new();
-        (&file.path, line.split([' ', ':']).find(|word| !word.is_empty())).hash(&mut hasher);
-        let salt = hasher.finish();
-        let busy = file.gauge || file.path.ends_with("cpu.stat") || unit(salt, -1) < BUSY;
-        for (nth, word) in line.split_inclusive([' ', '=']).enumerate() {
-            let digits = word.trim_end_matches(' ');
-            match digits.parse::<u64>() {
-                Ok(number) if busy && digits.len() > 3 => {
-                    let step = number as f64 / 5e3 * unit(salt ^ nth as u64, second);
-                    out.push_str(&(number + step as u64).to_string());
-                    out.push_str(&word[digits.len()..]);
-                }
-                _ => out.push_str(word),
-            }
-        }
-        out.push('\n');
-    }
-    out
 }

@@ -11,6 +11,7 @@ use evenkeel_runtime::log::{self, LogConfig};
 use evenkeel_runtime::shutdown;
 use evenkeel_tests::harness::Site;
 use evenkeel_tests::lab::{self, Options};
+use evenkeel_tests::sim::fault::Order;
 
 /// Starts a real aggregator, this machine's real agent and a simulated Proxmox cluster of 8 nodes and 100 guests.
 #[derive(Parser)]
@@ -34,6 +35,10 @@ struct Arguments {
     /// Port of the aggregator; 0 takes any free one.
     #[arg(long, default_value_t = 7443)]
     port: u16,
+    /// Something that goes wrong: silent:NODE, burst:VMID, load:NODE, api:401, api:500 or api:empty, followed by
+    /// @START+LENGTH in seconds after the start, as in silent:pve5@120+60. May be given several times.
+    #[arg(long, value_name = "FAULT", conflicts_with = "only_this_host")]
+    fault: Vec<Order>,
     /// What is logged on standard error.
     #[arg(long, default_value = "warn")]
     log: String,
@@ -63,6 +68,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         time: arguments.time,
         only_this_host: arguments.only_this_host,
         port: arguments.port,
+        faults: arguments.fault,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {

@@ -16,9 +16,10 @@ use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::files;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake_pve::{FakeCluster, FakeGuest, FakePve, cluster::FakeNode};
+use crate::fake_pve::{self, FakeCluster, FakeGuest, FakePve, cluster::FakeNode};
 use crate::harness::Site;
-use crate::sim::{Fleet, SimSource};
+use crate::sim::fault::Answer;
+use crate::sim::{Fault, Fleet, SimSource};
 
 /// Real time that data may take to arrive before the lab says that something is stuck.
 const STUCK: Duration = Duration::from_secs(30);
@@ -33,6 +34,7 @@ pub struct LabCluster {
     nodes: Vec<NodeId>,
     pve: FakePve,
     token_file: PathBuf,
+    agents: Mutex<BTreeMap<NodeId, CancellationToken>>,
 }
 
 impl LabCluster {
@@ -64,7 +66,15 @@ impl LabCluster {
         let token_file = data.join("pve-token");
         files::write_atomic(&token_file, pve.token().as_bytes(), 0o600)?;
         let nodes = fleet.nodes.keys().cloned().collect();
-        let lab = Self { fleet: Arc::new(Mutex::new(fleet)), fake, id, nodes, pve, token_file };
+        let lab = Self {
+            fleet: Arc::new(Mutex::new(fleet)),
+            fake,
+            id,
+            nodes,
+            pve,
+            token_file,
+            agents: Mutex::default(),
+        };
         lab.show(now);
         Ok(lab)
     }
@@ -93,12 +103,47 @@ impl LabCluster {
         site: &Site,
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<BTreeMap<NodeId, CancellationToken>> {
-        let start = |node: &NodeId| {
-            let config = site.agent_config(&self.id, node)?;
-            let source = SimSource::new(Arc::clone(&self.fleet), node.clone());
-            Ok((node.clone(), site.spawn_agent(config, Box::new(source), Arc::clone(clock))))
-        };
-        self.nodes.iter().map(start).collect()
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in &self.nodes {
+            agents.insert(node.clone(), self.start_agent(node, site, clock)?);
+        }
+        Ok(agents.clone())
+    }
+
+    fn start_agent(
+        &self,
+        node: &NodeId,
+        site: &Site,
+        clock: &Arc<dyn Clock>,
+    ) -> anyhow::Result<CancellationToken> {
+        let config = site.agent_config(&self.id, node)?;
+        let source = SimSource::new(Arc::clone(&self.fleet), node.clone());
+        Ok(site.spawn_agent(config, Box::new(source), Arc::clone(clock)))
+    }
+
+    /// Ends the agents of nodes that are to be mute at `now`, and starts those that no longer are. Returns whether
+    /// one was started, which then has to connect.
+    ///
+    /// # Errors
+    /// When a certificate can not be made.
+    pub fn silence(&self, site: &Site, clock: &Arc<dyn Clock>, now: Timestamp) -> anyhow::Result<bool> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started = false;
+        for node in &self.nodes {
+            let mute = self.fleet.lock().unwrap_or_else(PoisonError::into_inner).is_silent(node, now);
+            match agents.get(node) {
+                Some(agent) if mute => {
+                    agent.cancel();
+                    agents.remove(node);
+                }
+                None if !mute => {
+                    agents.insert(node.clone(), self.start_agent(node, site, clock)?);
+                    started = true;
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(started)
     }
 
     /// Lets Proxmox show the cluster as it is at `now`.
@@ -106,6 +151,7 @@ impl LabCluster {
         let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fake = self.fake.lock().unwrap_or_else(PoisonError::into_inner);
         fake.now = now;
+        arm(&fleet, &mut fake, now);
         for (id, node) in &fleet.nodes {
             let Some(seen) = fleet.node_use(id, now) else { continue };
             if let Some(shown) = fake.nodes.get_mut(id) {
@@ -129,7 +175,9 @@ impl LabCluster {
     /// # Errors
     /// When one does not come.
     pub async fn wait_connected(&self, site: &Site) -> anyhow::Result<()> {
-        for node in &self.nodes {
+        let nodes: Vec<NodeId> =
+            self.agents.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        for node in &nodes {
             let cell = site.aggregator.live.node(&self.id, node);
             let connected = async {
                 while !cell.lock().connected {
@@ -174,5 +222,26 @@ impl LabCluster {
             tokio::time::timeout(STUCK, finished.wait_for(|at| at.is_some_and(|at| at >= due))).await;
         waited.with_context(|| format!("the run at {due} does not end"))??;
         Ok(())
+    }
+}
+
+/// Lets the API fail as the fleet's faults say. A fleet without such faults leaves the API to others.
+fn arm(fleet: &Fleet, fake: &mut FakeCluster, now: Timestamp) {
+    for fault in &fleet.faults {
+        let Fault::Api { answer, during } = fault else { continue };
+        if !during.contains(now) {
+            continue;
+        }
+        let (prefix, fault) = match answer {
+            Answer::Unauthorized => ("/", fake_pve::Fault::Unauthorized),
+            Answer::Internal => ("/", fake_pve::Fault::Internal("ordered by the lab".into())),
+            Answer::Empty => ("/cluster/resources", fake_pve::Fault::EmptyList),
+        };
+        fake.heal();
+        fake.fail(prefix, fault);
+        return;
+    }
+    if fleet.faults.iter().any(|fault| matches!(fault, Fault::Api { .. })) {
+        fake.heal();
     }
 }

@@ -5,7 +5,7 @@ pub mod cluster;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +17,7 @@ use evenkeel_runtime::clock::{Clock, SystemClock, VirtualClock, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Ahead, Site};
+use crate::sim::fault::Order;
 use cluster::LabCluster;
 
 /// Monday, 5 January 2026, 08:00 UTC: where virtual time begins, so that a run can be repeated.
@@ -37,6 +38,8 @@ pub struct Options {
     pub only_this_host: bool,
     /// Port of the aggregator; 0 = any free one.
     pub port: u16,
+    /// What is to go wrong in the simulated cluster.
+    pub faults: Vec<Order>,
 }
 
 /// Called once everything runs, with the site.
@@ -72,6 +75,7 @@ async fn run_real(options: &Options, stop: CancellationToken, ready: Ready<'_>) 
     let failed = site.aggregator.failed.clone();
     while options.time.is_none_or(|time| clock.uptime() < started + time) {
         if let Some(lab) = &lab {
+            lab.silence(&site, &clock, clock.now())?;
             lab.show(clock.now());
         }
         let second = sleep(clock.as_ref(), Duration::from_secs(1));
@@ -169,6 +173,11 @@ impl VirtualLab {
             !self.site.aggregator.failed.is_cancelled(),
             "the aggregator failed, see the log above"
         );
+        let shared: Arc<dyn Clock> = self.clock.clone();
+        let agents: Arc<dyn Clock> = Arc::new(Ahead::new(shared, HALF));
+        if self.cluster.silence(&self.site, &agents, self.clock.now().after(HALF))? {
+            self.cluster.wait_connected(&self.site).await?;
+        }
         self.clock.advance(HALF);
         self.cluster.wait_sampled(&self.site, self.clock.now()).await?;
         self.cluster.show(self.clock.now().after(HALF));
@@ -187,7 +196,10 @@ impl VirtualLab {
 
 async fn start_cluster(options: &Options, now: Timestamp) -> anyhow::Result<LabCluster> {
     let cluster = LabCluster::start(&options.data, options.seed, now).await;
-    cluster.context("the simulated cluster does not start")
+    let cluster = cluster.context("the simulated cluster does not start")?;
+    let faults = options.faults.iter().map(|order| order.placed(now));
+    cluster.fleet.lock().unwrap_or_else(PoisonError::into_inner).faults.extend(faults);
+    Ok(cluster)
 }
 
 fn config(options: &Options, cluster: Option<&LabCluster>) -> AggregatorConfig {

@@ -1,7 +1,10 @@
 //! Faults on demand.
 
+use std::str::FromStr;
+use std::time::Duration;
+
 use evenkeel_common::id::{NodeId, Vmid};
-use evenkeel_common::time::Window;
+use evenkeel_common::time::{Timestamp, Window};
 
 /// Something that goes wrong in a simulated cluster during a window of time.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,4 +32,95 @@ pub enum Fault {
         /// When.
         during: Window,
     },
+    /// The Proxmox API fails every request.
+    Api {
+        /// How.
+        answer: Answer,
+        /// When.
+        during: Window,
+    },
+}
+
+/// A fault as a person orders it: what, and when after the start of the lab.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    what: What,
+    after: Duration,
+    lasts: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum What {
+    Silent(NodeId),
+    Burst(Vmid),
+    HostLoad(NodeId),
+    Api(Answer),
+}
+
+/// How the Proxmox API fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 401: the token is gone.
+    Unauthorized,
+    /// 500.
+    Internal,
+    /// 200 with empty lists: the privileges are gone.
+    Empty,
+}
+
+/// What an order may look like.
+pub const ORDERS: &str = "silent:NODE, burst:VMID, load:NODE, api:401, api:500 or api:empty, each followed by \
+                          @START+LENGTH in seconds after the start, as in silent:pve5@120+60";
+
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is no fault; expected {ORDERS}");
+        let (what, when) = text.split_once('@').ok_or_else(bad)?;
+        let (after, lasts) = when.split_once('+').ok_or_else(bad)?;
+        let seconds = |digits: &str| digits.parse().map(Duration::from_secs).map_err(|_| bad());
+        let node = |name: &str| name.parse().map_err(|_| bad());
+        let what = match what.split_once(':').ok_or_else(bad)? {
+            ("silent", name) => What::Silent(node(name)?),
+            ("load", name) => What::HostLoad(node(name)?),
+            ("burst", vmid) => What::Burst(vmid.parse().map_err(|_| bad())?),
+            ("api", "401") => What::Api(Answer::Unauthorized),
+            ("api", "500") => What::Api(Answer::Internal),
+            ("api", "empty") => What::Api(Answer::Empty),
+            _ => return Err(bad()),
+        };
+        Ok(Self { what, after: seconds(after)?, lasts: seconds(lasts)? })
+    }
+}
+
+impl Order {
+    /// The fault in a lab that started then.
+    #[must_use]
+    pub fn placed(&self, start: Timestamp) -> Fault {
+        let from = start.after(self.after);
+        let during = Window { from, to: from.after(self.lasts) };
+        match &self.what {
+            What::Silent(node) => Fault::Silent { node: node.clone(), during },
+            What::Burst(guest) => Fault::Burst { guest: *guest, during },
+            What::HostLoad(node) => Fault::HostLoad { node: node.clone(), share: 0.6, during },
+            What::Api(answer) => Fault::Api { answer: *answer, during },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_read_and_bad_ones_are_explained() {
+        let order: Order = "silent:pve5@120+60".parse().unwrap();
+        let during = Window { from: Timestamp::from_millis(121_000), to: Timestamp::from_millis(181_000) };
+        let node = NodeId::new("pve5").unwrap();
+        assert_eq!(order.placed(Timestamp::from_millis(1_000)), Fault::Silent { node, during });
+        for bad in ["", "silent:pve5", "silent:pve5@120", "api:404@1+1", "burst:7@1+1", "load:pve1@a+1"] {
+            assert!(bad.parse::<Order>().unwrap_err().contains("silent:pve5@120+60"), "{bad}");
+        }
+    }
 }
