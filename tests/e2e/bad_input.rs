@@ -20,7 +20,7 @@ use evenkeel_tests::harness::{Site, real_time};
 use tonic::Code;
 
 use crate::support::{
-    Wire, aggregator, authority, certificate, config, control_as, event, hello, said, site,
+    Wire, aggregator, authority, certificate, config, control_as, event, hello, said, site, until,
 };
 
 /// What the aggregator's command says to a configuration, which it must refuse.
@@ -212,10 +212,8 @@ fn anomaly(value: f64) -> v1::Event {
 }
 
 /// What an agent may do wrong once it has said hello, was given one acknowledgement, and has announced one series.
-fn misdeeds(next_event: u64) -> Vec<(&'static str, Message, &'static [Code], &'static str)> {
+fn misdeeds(next_event: u64, bomb: &[u8]) -> Vec<(&'static str, Message, &'static [Code], &'static str)> {
     const INVALID: &[Code] = &[Code::InvalidArgument];
-    let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
-    assert!(bomb.len() < 64 << 10, "a small message: {} bytes", bomb.len());
     let samples = |change: &dyn Fn(&mut v1::SampleBatch)| {
         let mut batch = now_tick(1);
         change(&mut batch);
@@ -255,7 +253,7 @@ fn misdeeds(next_event: u64) -> Vec<(&'static str, Message, &'static [Code], &'s
         ("no zstd", samples(&|b| (b.zstd, b.columns) = (true, vec![7; 100])), INVALID, "zstd"),
         (
             "a zstd bomb",
-            samples(&|b| (b.zstd, b.columns) = (true, bomb.clone())),
+            samples(&|b| (b.zstd, b.columns) = (true, bomb.to_vec())),
             INVALID,
             "larger than allowed",
         ),
@@ -291,32 +289,40 @@ async fn what_an_agent_does_wrong_ends_its_stream_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config();
     config.ingest.max_message_kib = 1_024;
+    config.ingest.block_secs = 1; // Every tick is stored, and acknowledged, at once.
     let site = site(dir.path(), config.clone()).await;
+    let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap();
+    assert!(bomb.len() < 64 << 10, "a small message: {} bytes", bomb.len());
     let witness = certificate(dir.path(), "witness");
     let (mut witness, _) = Wire::greet(&site, &witness, hello(1, 1, 1)).await.unwrap();
+    witness.say(announce(&[CPU])).await;
+    let began = real_time().as_millis();
     let bad = certificate(dir.path(), "bad");
     let mut acknowledged = 0;
-    for index in 0..misdeeds(1).len() {
+    for index in 0..misdeeds(1, &bomb).len() {
         let (mut wire, ack) = Wire::greet(&site, &bad, hello(2, acknowledged + 1, 1)).await.unwrap();
         assert_eq!(ack.event_cursor, acknowledged, "nothing acknowledged is lost");
         acknowledged += 1;
         wire.say(event(acknowledged)).await;
         wire.acknowledged(acknowledged, 0).await;
         wire.say(announce(&[CPU])).await;
-        let (name, message, codes, word) = misdeeds(acknowledged + 1).swap_remove(index);
+        let (name, message, codes, word) = misdeeds(acknowledged + 1, &bomb).swap_remove(index);
         wire.say(message).await;
         let status = wire.end().await;
         assert!(codes.contains(&status.code()) && status.message().contains(word), "{name}: {status:?}");
         witness.say(event(acknowledged)).await;
-        witness.acknowledged(acknowledged, 0).await;
+        let at = began + 1_000 * acknowledged.cast_signed();
+        witness.say(Message::Samples(tick(acknowledged, at, &[Some(1)]))).await;
+        witness.acknowledged(acknowledged, acknowledged).await;
     }
     assert!(!site.aggregator.failed.is_cancelled());
-    let expected = [("bad".to_owned(), acknowledged), ("witness".to_owned(), acknowledged)];
-    assert_eq!(events(site.aggregator.store.as_ref()), expected);
-    drop((witness, bad));
+    drop(witness);
     site.shut_down().await;
     let store = SledStore::open(&dir.path().join("aggregator/store"), &config.store, real_time()).unwrap();
-    assert_eq!(events(&store), expected, "after a restart as well");
+    assert_eq!(events(&store), [("bad".to_owned(), acknowledged), ("witness".to_owned(), acknowledged)]);
+    let blocks = trees::BLOCKS.page(&store, &KeyRange::all(), Direction::Forward, 1_000).unwrap();
+    assert_eq!(blocks.len() as u64, acknowledged, "of the witness; the other one had no good tick");
+    assert!(blocks.iter().all(|(key, _)| key.node.as_str() == "witness"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -394,29 +400,32 @@ async fn a_metric_of_a_later_version_is_taken_in_and_left_out() {
 async fn a_node_whose_clock_is_set_back_is_fresh_again_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path(), config()).await;
-    let certificate = certificate(dir.path(), "pve1");
-    let (wire, _) = Wire::greet(&site, &certificate, hello(1, 1, 1)).await.unwrap();
-    wire.say(announce(&[CPU])).await;
-    let tomorrow = real_time().after(Duration::from_hours(24)).as_millis();
-    wire.say(Message::Samples(tick(1, tomorrow, &[Some(1)]))).await;
-    applied(&site, tomorrow).await;
-    drop(wire);
-    let (wire, _) = Wire::greet(&site, &certificate, hello(2, 1, 1)).await.unwrap();
-    let node = site.aggregator.live.node(&ClusterId::new("lab").unwrap(), &NodeId::new("pve1").unwrap());
-    let before = node.lock().received;
-    wire.say(announce(&[CPU])).await;
-    let now = real_time();
-    wire.say(Message::Samples(tick(1, now.as_millis(), &[Some(1)]))).await;
-    crate::support::until("the tick of now counts as news", || {
-        let live = node.lock();
-        live.received > before && live.tick_at == Some(now) && live.load.cpu.latest().is_some()
-    })
-    .await;
+    let day = Duration::from_hours(24);
+    for (name, reconnects) in [("pve1", true), ("pve2", false)] {
+        let certificate = certificate(dir.path(), name);
+        let node = site.aggregator.live.node(&ClusterId::new("lab").unwrap(), &NodeId::new(name).unwrap());
+        let (mut wire, _) = Wire::greet(&site, &certificate, hello(1, 1, 1)).await.unwrap();
+        wire.say(announce(&[CPU])).await;
+        let tomorrow = real_time().after(day);
+        wire.say(Message::Samples(tick(1, tomorrow.as_millis(), &[Some(1)]))).await;
+        until("tomorrow's tick has arrived", || node.lock().tick_at == Some(tomorrow)).await;
+        let before = node.lock().received;
+        if reconnects {
+            (wire, _) = Wire::greet(&site, &certificate, hello(2, 1, 1)).await.unwrap();
+            wire.say(announce(&[CPU])).await;
+        } else {
+            let by_ms = -i64::try_from(day.as_millis()).unwrap();
+            let jump = Some(v1::event::Kind::ClockJumpedMs(by_ms));
+            let event = v1::Event { at_ms: real_time().as_millis(), uptime_ms: 1, kind: jump };
+            wire.say(Message::Events(v1::EventBatch { first_seq: 1, events: vec![event] })).await;
+        }
+        let (now, seq) = (real_time(), if reconnects { 1 } else { 2 });
+        wire.say(Message::Samples(tick(seq, now.as_millis(), &[Some(1)]))).await;
+        until("the tick of now counts as news", || {
+            let live = node.lock();
+            live.received > before && live.tick_at == Some(now) && live.load.cpu.latest().is_some()
+        })
+        .await;
+    }
     site.shut_down().await;
-}
-
-async fn applied(site: &Site, at_ms: i64) {
-    let node = site.aggregator.live.node(&ClusterId::new("lab").unwrap(), &NodeId::new("pve1").unwrap());
-    let mut applied = node.applied();
-    applied.wait_for(|at| at.as_millis() >= at_ms).await.unwrap();
 }

@@ -99,7 +99,8 @@ async fn lab_of(seed: u64) -> (Vec<RunRecord>, Vec<Decision>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lab_depends_on_its_seed_alone_and_every_run_replays() {
     let (runs, first) = lab_of(1).await;
-    assert!(runs.len() >= 4, "{} runs", runs.len());
+    let times: Vec<u64> = runs.iter().map(|run| run.run.at.since(VIRTUAL_START).as_secs()).collect();
+    assert_eq!(times, [60, 120, 180]);
     assert!(first.iter().any(|d| d.recommendation.source.as_str() == "pve3"), "the hot node is relieved");
     for run in &runs {
         let replayed = replay(run).unwrap();
@@ -112,6 +113,7 @@ async fn a_lab_depends_on_its_seed_alone_and_every_run_replays() {
     let (again, second) = lab_of(1).await;
     let json = |decisions: &[Decision]| serde_json::to_string_pretty(decisions).unwrap();
     assert_eq!(json(&first), json(&second), "one seed, one outcome");
+    assert_eq!(runs.len(), again.len());
     for (run, again) in runs.iter().zip(&again) {
         assert_eq!(run.snapshot, again.snapshot, "not even what was seen differs, {}", run.run.at);
     }
@@ -161,7 +163,6 @@ async fn while_proxmox_fails_nothing_is_decided_and_afterwards_it_is_again() {
         let name = format!("{fault:?}");
         fake_pve::lock(&lab.cluster.fake).fail(path, fault);
         pass(&lab, 15).await;
-        println!("{name}: {:?}", suppressed(&lab));
         decides_nothing(&lab, "no_pve_inventory", words);
         fake_pve::lock(&lab.cluster.fake).heal();
         pass(&lab, 15).await;
@@ -221,7 +222,10 @@ async fn a_pause_outlives_a_restart_and_ends_with_resume() {
     decides_nothing(&lab, "paused", &["new switch"]);
     let mut operator = control_as(&lab.site, Role::Operator).await;
     let status = operator.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
-    assert!(status.clusters[0].paused && status.clusters[0].paused_by.contains("operator"), "{status:?}");
+    assert!(
+        status.clusters[0].paused && status.clusters[0].paused_by.starts_with("the operator"),
+        "{status:?}"
+    );
     operator.resume(v1::ResumeRequest { cluster: "lab".into() }).await.unwrap();
     pass(&lab, 15).await;
     decides(&lab, "after resume");

@@ -81,7 +81,7 @@ pub async fn control(site: &Site, token: &str) -> ControlClient<InterceptedServi
 
 /// A control client with a new token of this role.
 pub async fn control_as(site: &Site, role: Role) -> ControlClient<InterceptedService<Channel, Bearer>> {
-    control(site, &site.token(role, &format!("a {role}")).unwrap()).await
+    control(site, &site.token(role, &format!("the {role}")).unwrap()).await
 }
 
 /// An agent made of bare messages, which can say anything.

@@ -87,7 +87,7 @@ impl LabCluster {
             pve: PveConfig {
                 endpoints: vec![self.pve.endpoint()],
                 token_file: self.token_file.clone(),
-                fingerprints: vec![self.pve.fingerprint.clone()],
+                fingerprints: vec![self.pve.fingerprint],
                 ..PveConfig::default()
             },
             policy: Policy { preset: Preset::Full, mode: Mode::Advise, ..Policy::default() },

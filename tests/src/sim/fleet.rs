@@ -226,7 +226,7 @@ fn lab_guest(seed: u64, vmid: Vmid, node: NodeId, start: Timestamp) -> SimGuest 
     SimGuest {
         vmid,
         name: format!("{name}-{vmid}"),
-        kind: if vmid.get() % 17 == 0 { GuestKind::Lxc } else { GuestKind::Qemu },
+        kind: if vmid.get().is_multiple_of(17) { GuestKind::Lxc } else { GuestKind::Qemu },
         node,
         vcpus,
         memory: Bytes::gib([2, 4, 4, 8, 16][(dice(2) * 4.99) as usize]),
