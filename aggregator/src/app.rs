@@ -189,7 +189,7 @@ impl Parts {
         let ledger =
             Ledger::new(Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&counts), news.clone());
         let commit = Duration::from_millis(self.config.ingest.commit_ms.into());
-        let (writer, writing) = Writer::start(ledger, commit, self.failed.clone());
+        let (writer, writing) = Writer::start(ledger, commit, self.stop.clone(), self.failed.clone());
         self.tasks.spawn(async move {
             // A panic in it has been reported and has cancelled `failed` already.
             let _ = writing.await;

@@ -2,6 +2,7 @@
 //! are they acknowledged: acknowledged means durable. After a failed write nothing is acknowledged any more, and the
 //! process is told to end, since only a restart finds out what the disk holds.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::store::records::NodeKey;
 
 /// Jobs that may wait. Streams wait for a place, and so do their agents: back-pressure, not memory.
 const QUEUE: usize = 1_024;
+/// Time that streams have, once the aggregator stops, to hand over their last block.
+const LAST_CALL: Duration = Duration::from_millis(500);
 /// Jobs committed together at most.
 const GROUP: usize = 256;
 
@@ -97,15 +100,17 @@ pub struct Writer {
 pub struct WriterGone;
 
 impl Writer {
-    /// Starts the writer. It ends when all handles are dropped; when a write fails it cancels `failed` and ends.
+    /// Starts the writer. It ends soon after `stop`, when the streams have handed over what they had; when a write
+    /// fails it cancels `failed` and ends.
     #[must_use]
     pub fn start(
         ledger: Ledger,
         commit: Duration,
+        stop: CancellationToken,
         failed: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        (Self { queue }, tokio::spawn(run(ledger, jobs, commit, failed)))
+        (Self { queue }, tokio::spawn(run(ledger, jobs, commit, stop, failed)))
     }
 
     /// Queues work, waiting for a place.
@@ -131,10 +136,29 @@ async fn run(
     mut ledger: Ledger,
     mut jobs: mpsc::Receiver<Message>,
     commit: Duration,
+    stop: CancellationToken,
     failed: CancellationToken,
 ) {
     let mut group = Vec::with_capacity(GROUP);
-    while let Some(first) = jobs.recv().await {
+    // Not until all handles are gone: a half-open connection keeps its handle for as long as nobody notices.
+    let mut last_call = pin!(async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_CALL).await;
+    });
+    let mut closing = false;
+    loop {
+        let first = if closing {
+            jobs.try_recv().ok()
+        } else {
+            tokio::select! {
+                first = jobs.recv() => first,
+                () = &mut last_call => {
+                    closing = true;
+                    continue;
+                }
+            }
+        };
+        let Some(first) = first else { return };
         group.push(first);
         let deadline = Instant::now() + commit;
         while group.len() < GROUP {
