@@ -64,9 +64,37 @@ pub enum DetectorKind {
     Ewma,
     /// Rolling percentile, for the tails.
     Percentile,
+    /// All series of a node together.
+    Multivariate,
+    /// Isolation forest, on the seven metrics of a node together.
+    IsolationForest,
+    /// LSTM autoencoder, on the recent course of the seven metrics.
+    LstmAutoencoder,
+    /// Seasonal extreme studentised deviate test.
+    SeasonalEsd,
+    /// The aggregator's watch for what stopped answering.
+    Silence,
+    /// Share of failures against its usual share.
+    ErrorShare,
+    /// Latency against three times its usual level at this hour.
+    LatencyBaseline,
 }
 
 impl DetectorKind {
+    /// All of them, those of the agents first.
+    pub const ALL: [Self; 10] = [
+        Self::ZScore,
+        Self::Ewma,
+        Self::Percentile,
+        Self::Multivariate,
+        Self::IsolationForest,
+        Self::LstmAutoencoder,
+        Self::SeasonalEsd,
+        Self::Silence,
+        Self::ErrorShare,
+        Self::LatencyBaseline,
+    ];
+
     /// Stable name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -74,6 +102,13 @@ impl DetectorKind {
             Self::ZScore => "z_score",
             Self::Ewma => "ewma",
             Self::Percentile => "percentile",
+            Self::Multivariate => "multivariate",
+            Self::IsolationForest => "isolation_forest",
+            Self::LstmAutoencoder => "lstm_autoencoder",
+            Self::SeasonalEsd => "seasonal_esd",
+            Self::Silence => "silence",
+            Self::ErrorShare => "error_share",
+            Self::LatencyBaseline => "latency_baseline",
         }
     }
 }
@@ -95,7 +130,16 @@ pub struct Vote {
     pub confidence: Probability,
 }
 
-/// One anomaly of one series. Opened once, closed once.
+/// A series that has a share in an anomaly of its node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Which.
+    pub series: SeriesKey,
+    /// Signed distance from what is usual, in sigma.
+    pub deviation: f64,
+}
+
+/// One anomaly of one series, or of a node as a whole. Opened once, closed once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
     /// Number within the agent's epoch, from 1; with node and epoch it identifies the anomaly.
@@ -118,6 +162,9 @@ pub struct Anomaly {
     pub severity: Severity,
     /// Every detector that saw it.
     pub votes: Vec<Vote>,
+    /// For an anomaly of a whole node: its series by their share in it, the largest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
     /// Whether a fault drill caused it; such an anomaly never reaches a migration decision.
     pub injected: bool,
 }

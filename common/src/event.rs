@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::anomaly::Anomaly;
+use crate::drill::Drill;
 use crate::guest::{GuestFacts, GuestProfile};
 use crate::id::Vmid;
 use crate::time::{Timestamp, Window};
@@ -64,6 +65,22 @@ pub enum EventKind {
     ClockJumped {
         /// By how much, in milliseconds; above zero = forward.
         by_ms: i64,
+    },
+    /// A fault drill began: readings are distorted until it ends.
+    DrillStarted(Drill),
+    /// A fault drill ended.
+    DrillEnded {
+        /// Which.
+        id: String,
+        /// Whether it was cleared before its time was over.
+        cleared: bool,
+    },
+    /// The agent does not do a drill.
+    DrillRefused {
+        /// Which.
+        id: String,
+        /// Why, with the remedy.
+        why: String,
     },
 }
 

@@ -22,6 +22,7 @@ pub mod anomaly;
 pub mod columns;
 pub mod config;
 pub mod decision;
+pub mod drill;
 pub mod event;
 pub mod guest;
 pub mod id;

@@ -25,6 +25,8 @@ pub enum Unit {
     PerSecond,
     /// Milliseconds.
     Milliseconds,
+    /// Megabits (10^6) a second.
+    MegabitsPerSecond,
     /// A plain number.
     Count,
 }
@@ -103,6 +105,9 @@ metrics! {
     PsiIoSome = 12, "psi_io_some", Percent, 0.01;
     /// Node: share of time in which all tasks waited for I/O.
     PsiIoFull = 13, "psi_io_full", Percent, 0.01;
+    /// Node as a whole: how little all its series together are themselves, 0 to 1; an anomaly from 0.5 on. Not sampled:
+    /// the anomalies of the node's detector bear it.
+    NodeAnomaly = 14, "node_anomaly", Count, 0.001;
     /// Node, per NIC: bytes received.
     NetRx = 20, "net_rx", BytesPerSecond, 16.0;
     /// Node, per NIC: bytes sent.
@@ -149,6 +154,17 @@ metrics! {
     ProbeJitter = 81, "probe_jitter", Milliseconds, 0.001;
     /// Probe, per peer: share of probes without an answer.
     ProbeLoss = 82, "probe_loss", Percent, 0.01;
+    /// Node: fault drills under way. Only there while there are some: it marks the values beside it as made up.
+    DrillActive = 90, "drill_active", Count, 1.0;
+    /// Made by the aggregator: how long a node, guest or probe has said nothing although it should.
+    Silence = 91, "silence", Milliseconds, 1.0;
+    /// Made by the aggregator: share of the Proxmox tasks of the last hour that failed.
+    TaskErrorRate = 92, "task_error_rate", Percent, 0.01;
+    /// Made by the aggregator: share of failures among what a node did: packets lost to errors and drops, or failed
+    /// tasks, whichever is larger.
+    ErrorRate = 93, "error_rate", Percent, 0.0001;
+    /// Made by the aggregator: traffic of all physical NICs of a node, both directions together.
+    Bandwidth = 94, "bandwidth", MegabitsPerSecond, 0.001;
 }
 
 impl Metric {

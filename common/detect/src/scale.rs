@@ -81,6 +81,8 @@ pub fn scale_floor(metric: Metric) -> Scale {
     match metric {
         // A fraction of one core on a small host; package updates and cron stay below.
         M::CpuUsed => linear(4.0, 0.0, Sides::Both, false),
+        // Its detector has a threshold of its own.
+        M::NodeAnomaly => linear(0.1, 0.0, Sides::High, false),
         // Also a fraction of a core; a tenth of the level for guests with many.
         M::GuestCpu => linear(0.25, 0.1, Sides::Both, false),
         // A runnable task more or less; the load of a busy host swings by a tenth of itself.
@@ -114,6 +116,14 @@ pub fn scale_floor(metric: Metric) -> Scale {
         // A local network answers within a millisecond, and migrations and backups double that.
         M::ProbeLatency | M::ProbeJitter => rate(1.0, Sides::High),
         M::ProbeLoss => linear(2.0, 0.0, Sides::High, true),
+        // A mark, not a measurement: agents do not watch it.
+        M::DrillActive => linear(1.0, 0.0, Sides::High, false),
+        // Made by the aggregator, which judges them by rules of its own; a check interval, a task in a hundred, a
+        // packet in a thousand and 8 Mbit/s are what an admin would begin to care about.
+        M::Silence => linear(10_000.0, 0.0, Sides::High, true),
+        M::TaskErrorRate => linear(1.0, 0.0, Sides::High, true),
+        M::ErrorRate => linear(0.1, 0.0, Sides::High, true),
+        M::Bandwidth => rate(8.0, Sides::Both),
     }
 }
 

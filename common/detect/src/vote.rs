@@ -152,6 +152,8 @@ impl Panel {
             DetectorKind::ZScore => self.z_score.votes(score),
             DetectorKind::Ewma => self.ewma.votes(score),
             DetectorKind::Percentile => self.percentile.votes(score),
+            // The aggregator's detectors do not vote here.
+            _ => false,
         }
     }
 }

@@ -153,6 +153,12 @@ impl SeriesWatch {
         if silent { self.close(now) } else { None }
     }
 
+    /// Nobody follows the series from `now` on, though it goes on: what is open closes, with the hold-off of any
+    /// closing, and what was learned stays.
+    pub fn leave(&mut self, now: Timestamp) -> Option<Transition> {
+        self.close(now)
+    }
+
     /// Bytes of state, heap included.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod inputs;
+mod nightly;
+mod node;
 mod properties;
 mod workload;
 
