@@ -79,6 +79,37 @@ pub enum Command {
     },
     /// Series that are, or were, not themselves
     Anomalies(AnomaliesArgs),
+    /// How healthy nodes and guests are, 0 to 100, higher = healthier, and what the missing points are for
+    Scores(ScoresArgs),
+    /// What will be full or over its threshold, and when
+    Forecast {
+        /// Only of this node
+        #[arg(long)]
+        node: Option<NodeId>,
+    },
+    /// Tell whether an anomaly was real: adapts the detectors that saw it
+    Feedback {
+        /// The anomaly, as the last column of `anomalies` prints it
+        anomaly: String,
+        /// good = it was real, bad = a false alarm
+        #[arg(value_enum)]
+        verdict: Verdict,
+        /// A word for those who read it later
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// What each detector found, and how often people called it a false alarm
+    Detectors {
+        /// How far back, like 24h or 7d [default: 30d]
+        #[arg(long, value_parser = span, value_name = "SPAN")]
+        since: Option<Duration>,
+    },
+    /// Train, choose and check the models of fleet detection
+    Model {
+        /// What.
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
     /// What the decision runs came to
     Decisions(DecisionsArgs),
     /// Why a guest moves or does not, as a text that can be forwarded; without an argument: the last run
@@ -110,6 +141,15 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Distort what a node reports, for a fault drill: to see whether the alarm reaches those it should
+    Simulate {
+        /// What.
+        #[command(subcommand)]
+        command: SimulateCommand,
+    },
+    /// Score your own data with the shipped detector: any CSV file, here, without an aggregator
+    #[command(after_help = DETECT_HELP)]
+    Detect(DetectArgs),
     /// Print a completion script, for example: evenkeelctl completions bash > /etc/bash_completion.d/evenkeelctl
     Completions {
         /// For which shell
@@ -140,6 +180,67 @@ pub struct AnomaliesArgs {
     /// Print each as it opens or closes, until Ctrl-C; with --since, past ones first
     #[arg(long)]
     pub watch: bool,
+}
+
+/// Whose health.
+#[derive(Debug, Args)]
+pub struct ScoresArgs {
+    /// Only this node and its guests
+    #[arg(long)]
+    pub node: Option<NodeId>,
+    /// Only this guest
+    #[arg(long, value_parser = vmid, value_name = "VMID")]
+    pub guest: Option<Vmid>,
+    /// With the course of the score over the last 24h, 7d or the like
+    #[arg(long, value_parser = span, value_name = "SPAN")]
+    pub history: Option<Duration>,
+}
+
+/// What an anomaly was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Verdict {
+    /// Real.
+    Good,
+    /// A false alarm.
+    Bad,
+}
+
+/// What to do with models.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Train on what the aggregator keeps, or on a file
+    Train {
+        /// From what the aggregator keeps; this is the default
+        #[arg(long, conflicts_with = "csv")]
+        from_store: bool,
+        /// How far back, like 14d or 30d [default: 30d]
+        #[arg(long, value_parser = span, value_name = "SPAN", conflicts_with = "csv")]
+        since: Option<Duration>,
+        /// A file: timestamp,bandwidth,latency,packet_loss,jitter,cpu_usage,memory_usage,error_rate
+        #[arg(long, value_name = "FILE")]
+        csv: Option<PathBuf>,
+        /// Only for this node; without: for each node in turn, or with --csv for every node without a model of its own
+        #[arg(long)]
+        node: Option<NodeId>,
+        /// Use the new model at once
+        #[arg(long)]
+        activate: bool,
+    },
+    /// All models, with which are in use and whether their files are sound
+    List,
+    /// Use this model
+    Activate {
+        /// As `model list` prints it
+        id: String,
+    },
+    /// Go back to the model that was in use before
+    Rollback {
+        /// Of this node; without: of the whole cluster
+        #[arg(long)]
+        node: Option<NodeId>,
+    },
+    /// How far the last day is from what the models in use were trained on
+    Drift,
 }
 
 /// Which decisions.
@@ -173,6 +274,42 @@ pub struct ExplainArgs {
     pub node: Option<NodeId>,
 }
 
+const DETECT_HELP: &str = "\
+The first line names the columns. One named timestamp, time, datetime, date or ts holds the time of each row: as
+2026-11-21 14:00:00, in RFC 3339, or as seconds or milliseconds since 1970. All others are values; empty cells and
+NaN are missing values. Columns named label, anomaly_score, is_anomaly and causes are never judged.
+
+Each row is judged by the rows before it. Added to it are anomaly_score (0 to 1), is_anomaly (0 or 1) and, on
+anomalous rows, causes: column:deviation in sigma, the largest share first.
+
+  evenkeelctl detect cpu.csv --out scored.csv
+  evenkeelctl detect today.csv --train lastweek.csv --step 60 --out scored.csv";
+
+/// What to score.
+#[derive(Debug, Args)]
+pub struct DetectArgs {
+    /// The data; - is standard input
+    pub file: PathBuf,
+    /// Data taken for normal, with the same columns, to learn from first
+    #[arg(long, value_name = "FILE")]
+    pub train: Option<PathBuf>,
+    /// Where the scored rows go, replacing what is there; without: standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Seconds between rows, where no column tells the time [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub step: Option<Duration>,
+    /// The column that tells the time, where it has another name
+    #[arg(long, value_name = "COLUMN")]
+    pub time_column: Option<String>,
+    /// A column that is not to be judged; may be repeated
+    #[arg(long, value_name = "COLUMN")]
+    pub ignore: Vec<String>,
+    /// What separates the cells
+    #[arg(long, value_name = "CHARACTER", default_value_t = ',')]
+    pub delimiter: char,
+}
+
 /// What to do with a configuration file.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -184,6 +321,44 @@ pub enum ConfigCommand {
         #[arg(long, value_enum)]
         kind: Option<ConfigKind>,
     },
+}
+
+/// A fault drill. Its data are marked everywhere and never reach a migration decision.
+#[derive(Debug, Subcommand)]
+pub enum SimulateCommand {
+    /// More latency to its peers and of its disks: milliseconds
+    Delay(DrillArgs),
+    /// More errors and drops on its NICs: events a second, and as many points of probe loss
+    Error(DrillArgs),
+    /// More CPU in use: points of the node, or cores of a guest
+    Cpu(DrillArgs),
+    /// More memory in use: points of the node, or GiB of a guest
+    Memory(DrillArgs),
+    /// End drills before their time: all of them, or those of a node
+    Clear {
+        /// Only on this node
+        #[arg(long)]
+        node: Option<NodeId>,
+    },
+    /// The drills of the last hour, and what their agents say
+    Status,
+}
+
+/// Where, how much and how long.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// The node
+    #[arg(long)]
+    pub node: NodeId,
+    /// One of its guests instead of the node itself; cpu and memory only
+    #[arg(long, value_parser = vmid, value_name = "VMID")]
+    pub guest: Option<Vmid>,
+    /// How much more
+    #[arg(long, value_name = "NUMBER")]
+    pub amount: f64,
+    /// How long, up to an hour [default: 10m]
+    #[arg(long = "for", value_parser = span, value_name = "SPAN")]
+    pub lasts: Option<Duration>,
 }
 
 /// Whose configuration file.
@@ -226,6 +401,16 @@ fn span(text: &str) -> Result<Duration, String> {
         Some(total @ 1..=LONGEST_SPAN_S) => Ok(Duration::from_secs(total)),
         Some(0) => Err("a span of zero holds nothing; write 90s, 15m, 24h or 7d".to_owned()),
         _ => Err("longer than ten years; write 90s, 15m, 24h or 7d".to_owned()),
+    }
+}
+
+/// A step in seconds, also a broken number: a millisecond to a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let step: f64 = text.parse().map_err(|_| "a step is a number of seconds, like 60".to_owned())?;
+    if (0.001..=86_400.0).contains(&step) {
+        Ok(Duration::from_secs_f64(step))
+    } else {
+        Err("a step lies between 0.001 and 86400 seconds".to_owned())
     }
 }
 

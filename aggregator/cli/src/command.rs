@@ -3,13 +3,19 @@
 mod anomalies;
 mod config;
 mod decisions;
+mod detect;
 mod explain;
 mod export;
+mod feedback;
+mod forecast;
 mod guests;
+mod model;
 mod nodes;
 mod pages;
 mod profiles;
 mod replay;
+mod scores;
+mod simulate;
 mod status;
 mod steer;
 
@@ -59,6 +65,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Completions { shell } => return pages::completions(*shell),
         Command::Man { dir } => return pages::man(dir.as_deref()),
         Command::Config { command } => return config::run(&cli, command),
+        Command::Detect(args) => return detect::run(args, cli.output == Output::Json),
         _ => {}
     }
     let target = load(&find(cli.config.as_deref())?, cli.endpoint.as_deref())?;
@@ -77,13 +84,23 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Guests { vmid, node } => guests::run(&context, vmid, node).await,
         Command::Profiles { vmid } => profiles::run(&context, vmid).await,
         Command::Anomalies(args) => anomalies::run(context, args).await,
+        Command::Scores(args) => scores::run(&context, args).await,
+        Command::Forecast { node } => forecast::run(&context, node).await,
+        Command::Feedback { anomaly, verdict, note } => {
+            feedback::give(&context, anomaly, verdict, note).await
+        }
+        Command::Detectors { since } => feedback::detectors(&context, since).await,
+        Command::Model { command } => model::run(&context, command).await,
         Command::Decisions(args) => decisions::run(context, args).await,
         Command::Explain(args) => explain::run(&context, args).await,
         Command::Replay { decision } => replay::run(&context, decision).await,
         Command::Pause { why } => steer::pause(&context, why).await,
         Command::Resume => steer::resume(&context).await,
+        Command::Simulate { command } => simulate::run(&context, command).await,
         Command::Export { file, force } => export::run(&context, &file, force).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Config { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } | Command::Config { .. } | Command::Detect(_) => {
+            Ok(())
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod render;
 mod watch;
+mod whole_file;
 
 use std::process::ExitCode;
 

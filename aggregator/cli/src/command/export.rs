@@ -1,9 +1,7 @@
 //! `export`: everything the aggregator keeps, into a file that is either whole or not there.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use evenkeel_proto::v1::{ExportChunk, ExportRequest};
@@ -15,6 +13,7 @@ use crate::error::CliError;
 use crate::render::page::Page;
 use crate::render::tone::Tone;
 use crate::render::{bytes, counted};
+use crate::whole_file::{self, WholeFile};
 
 /// Longest wait for the next chunk.
 const STALL: Duration = Duration::from_secs(60);
@@ -35,25 +34,9 @@ pub async fn run(context: &Context, file: &Path, force: bool) -> Result<(), CliE
         copy(context, &mut io::stdout().lock(), CliError::from_output).await?;
         return Ok(());
     }
-    let failed = |error: io::Error| CliError::Failed(format!("can not write {}: {error}", file.display()));
-    let taken = || {
-        CliError::Failed(format!("{} exists; take another name, or replace it with --force", file.display()))
-    };
-    if !force && file.symlink_metadata().is_ok() {
-        return Err(taken());
-    }
-    let mut partial = Partial::beside(file).map_err(failed)?;
-    let mut written = copy(context, &mut partial.file, failed).await?;
-    partial.file.sync_all().map_err(failed)?;
-    if force {
-        fs::rename(&partial.path, file).map_err(failed)?;
-    } else {
-        // A link, unlike a rename, never replaces what appeared meanwhile.
-        fs::hard_link(&partial.path, file).map_err(|error| {
-            if error.kind() == io::ErrorKind::AlreadyExists { taken() } else { failed(error) }
-        })?;
-    }
-    File::open(folder(file)).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    let mut whole = WholeFile::begin(file, force)?;
+    let mut written = copy(context, &mut whole.file, |error| whole_file::failed(file, &error)).await?;
+    whole.keep()?;
     written.file = file.display().to_string();
     context.show(&written, |screen| {
         let mut page = Page::new(screen);
@@ -131,31 +114,4 @@ impl Drop for Progress {
             _ = writeln!(io::stderr().lock());
         }
     }
-}
-
-/// A file under a working name; its name goes with it, whether the export became whole or not.
-struct Partial {
-    path: PathBuf,
-    file: File,
-}
-
-impl Partial {
-    /// Readable to its owner alone: the export names every guest.
-    fn beside(file: &Path) -> io::Result<Self> {
-        let name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_string_lossy();
-        let path = folder(file).join(format!(".{name}.partial-{}", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file })
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After a rename it is gone already.
-        _ = fs::remove_file(&self.path);
-    }
-}
-
-fn folder(file: &Path) -> &Path {
-    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
