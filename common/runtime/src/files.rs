@@ -94,25 +94,62 @@ pub fn private_dir(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError::Write`]; the old content then stands.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
-    let failed = |source| FileError::Write { path: path.into(), source };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let (temporary, dir) = (path.with_file_name(name), path.parent().unwrap_or(Path::new(".")));
-    let replace = || {
+    let mut replacement = Replacement::begin(path, mode)?;
+    replacement.write(content)?;
+    replacement.commit()
+}
+
+/// The new content of a file, written piece by piece, which takes the place of the old as [`write_atomic`] does.
+#[derive(Debug)]
+pub struct Replacement {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+    mode: u32,
+}
+
+impl Replacement {
+    /// Begins beside the file, which stays as it is until [`Self::commit`].
+    ///
+    /// # Errors
+    /// [`FileError::Write`].
+    pub fn begin(path: &Path, mode: u32) -> Result<Self, FileError> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let temporary = path.with_file_name(name);
         // A left-over of a killed writer may have any mode; a fresh file has ours.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        // The umask may have taken bits away that others need, as of a certificate.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()
-    };
-    replace().map_err(failed)
+        let fresh = match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary),
+        };
+        let file = fresh.map_err(|source| FileError::Write { path: path.into(), source })?;
+        Ok(Self { path: path.into(), temporary, file, mode })
+    }
+
+    /// Adds to the new content. What fails here leaves the old content in place.
+    ///
+    /// # Errors
+    /// [`FileError::Write`].
+    pub fn write(&mut self, content: &[u8]) -> Result<(), FileError> {
+        self.file.write_all(content).map_err(|source| FileError::Write { path: self.path.clone(), source })
+    }
+
+    /// Makes the new content durable and puts it in place. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`FileError::Write`]; the old content then stands.
+    pub fn commit(self) -> Result<(), FileError> {
+        let Self { path, temporary, file, mode } = self;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let replace = || {
+            // The umask may have taken bits away that others need, as of a certificate.
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(dir)?.sync_all()
+        };
+        replace().map_err(|source| FileError::Write { path: path.clone(), source })
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod config_file;
 pub mod files;
 pub mod log;
 pub mod random;
+pub mod seal;
 pub mod service;
 pub mod shutdown;
 pub mod tls;
