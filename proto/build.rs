@@ -4,7 +4,7 @@ use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["evenkeel/v1/agent.proto", "evenkeel/v1/control.proto"];
+    let files = ["evenkeel/v1/agent.proto", "evenkeel/v1/control.proto", "evenkeel/v1/fleet.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -9,7 +9,10 @@ use evenkeel_runtime::log::LogConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::drill::DrillConfig;
+use crate::probe::ProbeConfig;
 use crate::uplink::Target;
+use crate::watch_node::NodeWatchConfig;
 
 /// The agent's configuration file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,8 +29,8 @@ pub struct AgentConfig {
     /// About 4 KB of memory a series.
     #[schemars(range(min = 100, max = 16000))]
     pub max_series: u32,
-    /// Folder for what must survive a restart. Without it, what was not yet delivered is lost, and anomalies
-    /// start their numbers anew.
+    /// Folder for what must survive a restart. Without it, what was not yet delivered is lost, anomalies start
+    /// their numbers anew, and what is normal for each series and guest is learned anew.
     pub state_dir: PathBuf,
     /// Root of the file tree that is sampled. Anything but / is for tests.
     pub root: PathBuf,
@@ -37,6 +40,12 @@ pub struct AgentConfig {
     pub spool: SpoolConfig,
     /// When a series is not itself.
     pub watch: WatchConfig,
+    /// When the node as a whole is not itself.
+    pub node: NodeWatchConfig,
+    /// Latency, jitter and loss between this node and others.
+    pub probe: ProbeConfig,
+    /// Fault drills.
+    pub drills: DrillConfig,
     /// What is logged.
     pub log: LogConfig,
 }
@@ -52,6 +61,9 @@ impl Default for AgentConfig {
             aggregator: AggregatorConfig::default(),
             spool: SpoolConfig::default(),
             watch: WatchConfig::default(),
+            node: NodeWatchConfig::default(),
+            probe: ProbeConfig::default(),
+            drills: DrillConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -141,6 +153,10 @@ impl Validate for AgentConfig {
         if self.spool.events_mib > self.spool.cap_mib / 2 {
             let allowed = format!("at most half of spool.cap_mib = {}", self.spool.cap_mib);
             violations.push(Violation::new("spool.events_mib", self.spool.events_mib, allowed));
+        }
+        if self.probe.listen.port() == 0 {
+            let allowed = "an address and a port that peers can reach, as in \"[::]:7444\"";
+            violations.push(Violation::new("probe.listen", self.probe.listen, allowed));
         }
         for (option, path) in [("state_dir", &self.state_dir), ("root", &self.root)] {
             if !path.is_absolute() {

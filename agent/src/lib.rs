@@ -8,7 +8,11 @@
 pub mod check;
 pub mod collect;
 pub mod config;
+pub mod drill;
+pub mod memory;
+pub mod probe;
 pub mod run;
 pub mod spool;
 pub mod uplink;
 pub mod watch;
+pub mod watch_node;

@@ -12,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 use crate::check::{self, Finding, Sight};
 use crate::collect::source::{Reading, Registry, Source};
 use crate::config::AgentConfig;
+use crate::drill::Drills;
+use crate::memory::{self, Keeper, Memory};
+use crate::probe::{self, Mesh, Probed};
 use crate::spool::{Spool, SpoolError};
-use crate::uplink::{self, Lanes, SharedLanes};
+use crate::uplink::{self, Lanes, Settings, SharedLanes};
 use crate::watch::Watcher;
 
 /// A tick that starts at most this late counts as in time: it keeps the time it was due at, so that ticks lie
@@ -58,7 +61,13 @@ pub async fn run(
     shutdown: CancellationToken,
     on_tick: impl FnMut(Duration) + Send,
 ) -> Result<(), AgentError> {
-    let Agent { mut source, config, clock, entropy } = agent;
+    let Agent { source, config, clock, entropy } = agent;
+    // Not a child of `shutdown`: the last events are handed over first.
+    let stop_uplink = CancellationToken::new();
+    let _stopped_with_us = stop_uplink.clone().drop_guard();
+    let mesh = Mesh::new(config.probe.max_peers.into());
+    let probe_port = join_mesh(&config, &mesh, &clock, &stop_uplink).await;
+    let mut source: Box<dyn Source> = Box::new(Probed::new(source, mesh.clone()));
     let folder = config.state_dir.join("spool");
     let mib = |n: u32| u64::from(n) << 20;
     let spool = Spool::open(
@@ -71,22 +80,22 @@ pub async fn run(
     let mut lanes = Lanes::new(spool, config.spool.memory_ticks as usize, source.facts());
     lanes
         .emit([event(&*clock, EventKind::AgentStarted { version: env!("CARGO_PKG_VERSION").into(), clean })]);
+    lanes.set_probe(probe_port, config.probe.max_peers);
     let lanes = SharedLanes::new(lanes);
 
-    // Not a child of `shutdown`: the last events are handed over first.
-    let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink::run(
         config.target(),
         lanes.clone(),
         clock.clone(),
-        entropy,
+        entropy.clone(),
         stop_uplink.clone(),
     ));
-    let mut agent_loop = Loop::new(source, &config, clock.clone(), lanes.clone());
+    let mut agent_loop = Loop::new(source, &config, clock.clone(), lanes.clone(), Orders { mesh, entropy });
     agent_loop.until(&shutdown, on_tick).await;
 
     let closed = agent_loop.watcher.close(clock.now(), clock.uptime());
     lanes.update(|lanes| lanes.emit(closed));
+    agent_loop.keeper.finish(&agent_loop.watcher, clock.now()).await;
     stop_uplink.cancel();
     if let Err(error) =
         shutdown::within(&*clock, UPLINK_END, "the connection to the aggregator", uplink).await
@@ -95,6 +104,40 @@ pub async fn run(
     }
     lanes.close();
     Ok(())
+}
+
+/// Starts to answer probes. Returns the port; 0 when this agent takes no part, or can not: it does all else then.
+async fn join_mesh(
+    config: &AgentConfig,
+    mesh: &Mesh,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> u16 {
+    if !config.probe.enabled {
+        return 0;
+    }
+    let listen = config.probe.listen;
+    let bound = match probe::bind(listen).await {
+        Ok(socket) => socket.local_addr().map(|address| (socket, address.port())),
+        Err(error) => Err(error),
+    };
+    match bound {
+        Ok((socket, port)) => {
+            let (mesh, clock, stop) = (mesh.clone(), clock.clone(), stop.clone());
+            let interval = Duration::from_millis(config.probe.interval_ms.into());
+            tokio::spawn(async move { probe::run(socket, mesh, &*clock, interval, stop).await });
+            port
+        }
+        Err(error) => {
+            let fault = format!(
+                "no probes between nodes: UDP {listen} can not be used ({error}); `ss -lunp` shows who has it, \
+                 option probe.listen changes it"
+            );
+            tracing::warn!("{fault}");
+            mesh.set_fault(Some(fault));
+            0
+        }
+    }
 }
 
 /// What `evenkeel-agent check` tells: two readings a second apart, since rates need two, and the certificates.
@@ -118,10 +161,46 @@ fn event(clock: &dyn Clock, kind: EventKind) -> AgentEvent {
     AgentEvent { at: clock.now(), uptime_ms, kind }
 }
 
+/// What the last run has learned, as far as it fits.
+fn recall(config: &AgentConfig, clock: &dyn Clock) -> Memory {
+    let path = memory::path(&config.state_dir);
+    let limit = config.max_series as usize;
+    match Memory::load(&path, &config.watch, config.interval(), clock.now(), limit) {
+        Ok(None) => Memory::default(),
+        Ok(Some(memory)) => {
+            let ((series, guests), unfit) = (memory.left(), memory.unfit());
+            tracing::info!(series, guests, unfit, "going on with what the last run has learned");
+            memory
+        }
+        Err(error) => {
+            tracing::warn!(
+                file = %path.display(),
+                error = uplink::chain(&error),
+                "what the last run has learned can not be used; it is learned anew and the file replaced, nothing \
+                 needs to be done"
+            );
+            Memory::default()
+        }
+    }
+}
+
+/// Who is told what the aggregator orders, beside the loop itself.
+struct Orders {
+    mesh: Mesh,
+    entropy: Arc<dyn Entropy>,
+}
+
 struct Loop {
     source: Box<dyn Source>,
     registry: Registry,
     watcher: Watcher,
+    keeper: Keeper,
+    drills: Drills,
+    orders: Orders,
+    /// As last followed.
+    settings: Arc<Settings>,
+    /// Physical memory of the node, in bytes.
+    memory: f64,
     lanes: SharedLanes,
     clock: Arc<dyn Clock>,
     /// As configured.
@@ -133,13 +212,27 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(source: Box<dyn Source>, config: &AgentConfig, clock: Arc<dyn Clock>, lanes: SharedLanes) -> Self {
+    fn new(
+        mut source: Box<dyn Source>,
+        config: &AgentConfig,
+        clock: Arc<dyn Clock>,
+        lanes: SharedLanes,
+        orders: Orders,
+    ) -> Self {
         let profile_interval = Duration::from_secs(config.profile_interval_s.into());
         let now = clock.uptime();
+        let mut watcher = Watcher::new(config.watch, config.interval()).with_node(config.node);
+        watcher.remember(recall(config, &*clock));
+        let memory = source.facts().memory.as_f64();
         Self {
             source,
+            memory,
+            drills: Drills::new(config.drills.clone()),
+            orders,
+            settings: Arc::default(),
             registry: Registry::new(config.max_series as usize),
-            watcher: Watcher::new(config.watch, config.interval()),
+            watcher,
+            keeper: Keeper::new(memory::path(&config.state_dir), now),
             lanes,
             clock,
             interval: config.interval(),
@@ -160,9 +253,9 @@ impl Loop {
                 due = ticker.tick() => due,
             };
             self.tick(due);
+            self.keeper.tick(&self.watcher, self.clock.now(), self.clock.uptime()).await;
             on_tick(self.clock.uptime());
-            let settings = self.lanes.update(|lanes| lanes.settings());
-            let wanted = settings.interval_ms.map_or(self.interval, |ms| Duration::from_millis(ms.into()));
+            let wanted = self.follow();
             if wanted != interval {
                 tracing::info!(interval_s = wanted.as_secs_f64(), "the aggregator set another interval");
                 interval = wanted;
@@ -170,6 +263,28 @@ impl Loop {
                 let closed = self.watcher.set_interval(interval, self.clock.now(), self.clock.uptime());
                 self.lanes.update(|lanes| lanes.emit(closed));
             }
+        }
+    }
+
+    /// Does what the aggregator orders, when that changed, and returns the interval between ticks.
+    fn follow(&mut self) -> Duration {
+        let settings = self.lanes.peek(Lanes::settings);
+        if !Arc::ptr_eq(&settings, &self.settings) {
+            let uptime = self.clock.uptime();
+            let Orders { mesh, entropy } = &self.orders;
+            mesh.join(settings.probe.as_ref(), &**entropy, uptime);
+            let told = self.drills.order(&settings.drills, uptime, &mut self.registry);
+            self.tell(told);
+            self.settings = settings;
+        }
+        let wanted = self.settings.interval_ms.map(|ms| Duration::from_millis(ms.into()));
+        wanted.unwrap_or(self.interval)
+    }
+
+    fn tell(&self, kinds: Vec<EventKind>) {
+        if !kinds.is_empty() {
+            let events: Vec<_> = kinds.into_iter().map(|kind| event(&*self.clock, kind)).collect();
+            self.lanes.update(|lanes| lanes.emit(events));
         }
     }
 
@@ -181,11 +296,15 @@ impl Loop {
             reading.tick.at = reading.tick.at.before(late);
             reading.tick.uptime = due;
         }
-        let Self { watcher, registry, lanes, .. } = self;
+        let ended = self.drills.expire(uptime);
+        self.tell(ended);
+        let injected = self.drills.distort(&mut reading, &self.registry, self.memory);
+        let Self { watcher, registry, lanes, drills, .. } = self;
         lanes.update(|lanes| {
             // Events first: a guest is announced before its samples.
-            let events = watcher.observe(&reading, registry, &mut || lanes.take_anomaly_number());
+            let events = watcher.observe(&reading, registry, &injected, &mut || lanes.take_anomaly_number());
             lanes.emit(events);
+            drills.mark(&mut reading);
             if let Some(guests) = &reading.guests {
                 lanes.set_guests(guests.clone());
             }
@@ -197,8 +316,7 @@ impl Loop {
 
     fn now_and_then(&mut self, uptime: Duration) {
         if uptime >= self.next_profiles {
-            let settings = self.lanes.update(|lanes| lanes.settings());
-            let interval = settings.profile_interval_s.map(|s| Duration::from_secs(s.into()));
+            let interval = self.settings.profile_interval_s.map(|s| Duration::from_secs(s.into()));
             self.next_profiles = uptime.saturating_add(interval.unwrap_or(self.profile_interval));
             let profiles = self.watcher.profiles();
             self.lanes.update(|lanes| lanes.report(profiles));
@@ -270,6 +388,7 @@ mod tests {
     async fn run_for(state_dir: &Path, clock: &VirtualClock, seconds: u64) {
         let mut config = AgentConfig { state_dir: state_dir.to_owned(), ..AgentConfig::default() };
         config.aggregator.address = "127.0.0.1:1".into();
+        config.probe.enabled = false;
         let agent = Agent {
             source: Box::new(Simulated),
             config,

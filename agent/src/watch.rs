@@ -1,7 +1,7 @@
 //! Watches what the collectors read, and says what happened: anomalies, guests that come and go, collectors
 //! that fail, clocks that jump. The detectors themselves live in `evenkeel-detect`; every series has one watch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use evenkeel_common::anomaly::{Anomaly, Vote};
@@ -15,6 +15,8 @@ use evenkeel_detect::profile::GuestProfiler;
 use evenkeel_detect::watch::{AnomalyState, SeriesWatch, Transition};
 
 use crate::collect::source::{Fault, Reading, Registry};
+use crate::memory::Memory;
+use crate::watch_node::{NodeMemory, NodeTransition, NodeWatch, NodeWatchConfig};
 
 /// A wall clock that moves by more than this against the boot clock has jumped.
 const CLOCK_JUMP_MS: i64 = 2000;
@@ -22,6 +24,9 @@ const CLOCK_JUMP_MS: i64 = 2000;
 const SWEEP_TICKS: u64 = 30;
 /// Longest message and collector name told.
 const MAX_MESSAGE_CHARS: usize = 1024;
+
+/// Time after which what an earlier run remembers of series and guests that have not come back is forgotten.
+const WAITED: Duration = Duration::from_secs(900);
 
 /// CPU and memory of a guest not read; the profiler leaves out what is not a number.
 const NO_USAGE: (f64, f64) = (f64::NAN, f64::NAN);
@@ -31,6 +36,9 @@ const NO_USAGE: (f64, f64) = (f64::NAN, f64::NAN);
 struct Watched {
     key: SeriesKey,
     watch: SeriesWatch,
+    /// While a drill distorts the series: a copy that watches in its place and is thrown away afterwards, so that
+    /// nothing learns from what was made up.
+    drilled: Option<Box<SeriesWatch>>,
     /// Number of the open anomaly.
     open: u64,
     seen: u64,
@@ -52,6 +60,8 @@ pub struct Watcher {
     failed: BTreeMap<&'static str, ()>,
     clocks: Option<(Timestamp, Duration)>,
     ticks: u64,
+    memory: Memory,
+    node: NodeWatch,
 }
 
 impl Watcher {
@@ -66,14 +76,33 @@ impl Watcher {
             failed: BTreeMap::new(),
             clocks: None,
             ticks: 0,
+            memory: Memory::default(),
+            node: NodeWatch::new(NodeWatchConfig::default()),
         }
     }
 
-    /// Takes a reading and returns what happened, in order. `number` gives each new anomaly its number.
+    /// Watches the node as a whole with these options.
+    #[must_use]
+    pub fn with_node(mut self, config: NodeWatchConfig) -> Self {
+        self.node = NodeWatch::new(config);
+        self
+    }
+
+    /// Goes on with what an earlier run has learned.
+    pub fn remember(&mut self, mut memory: Memory) {
+        if let Some(node) = memory.take_node() {
+            self.node.remember(node);
+        }
+        self.memory = memory;
+    }
+
+    /// Takes a reading and returns what happened, in order. `injected`: series of it that a drill has distorted.
+    /// `number` gives each new anomaly its number.
     pub fn observe(
         &mut self,
         reading: &Reading,
         registry: &Registry,
+        injected: &BTreeSet<SeriesId>,
         number: &mut dyn FnMut() -> u64,
     ) -> Vec<AgentEvent> {
         self.ticks += 1;
@@ -83,7 +112,8 @@ impl Watcher {
         if let Some(guests) = &reading.guests {
             self.guests(guests, &mut kinds);
         }
-        self.samples(reading, registry, number, &mut kinds);
+        self.samples(reading, registry, injected, number, &mut kinds);
+        self.whole(reading, registry, injected, number, &mut kinds);
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep(reading.tick.at, registry, &mut kinds);
         }
@@ -96,15 +126,53 @@ impl Watcher {
         self.guests.values().filter_map(Guest::profile).collect()
     }
 
+    /// Time between ticks.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// The numbers of all series watched.
+    pub fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        self.series.keys().copied()
+    }
+
+    /// What was learned of a series, without what a drill made of it.
+    #[must_use]
+    pub fn learned(&self, id: SeriesId) -> Option<(&SeriesKey, &SeriesWatch)> {
+        self.series.get(&id).map(|watched| (&watched.key, &watched.watch))
+    }
+
+    /// What was learned of the node as a whole.
+    #[must_use]
+    pub fn learned_node(&self) -> Option<NodeMemory> {
+        self.node.learned()
+    }
+
+    /// The numbers of all guests.
+    pub fn vmids(&self) -> impl Iterator<Item = Vmid> + '_ {
+        self.guests.keys().copied()
+    }
+
+    /// What was learned of a guest.
+    #[must_use]
+    pub fn learned_guest(&self, vmid: Vmid) -> Option<(&GuestFacts, &GuestProfiler)> {
+        self.guests.get(&vmid).map(|guest| (&guest.facts, &guest.profiler))
+    }
+
     /// Ticks come at another interval from now on. Baselines are of the old one: all watches begin anew.
     pub fn set_interval(&mut self, interval: Duration, at: Timestamp, uptime: Duration) -> Vec<AgentEvent> {
         self.interval = interval;
-        self.close(at, uptime)
+        let closed = self.close(at, uptime);
+        self.series.clear();
+        self.memory.forget_series();
+        closed
     }
 
-    /// Closes every open anomaly: nobody watches them from here on.
+    /// Closes every open anomaly: nobody follows them from here on. What was learned stays.
     pub fn close(&mut self, at: Timestamp, uptime: Duration) -> Vec<AgentEvent> {
-        let closed = self.series.drain().filter_map(|(_, watched)| watched.closing(at)).collect();
+        let of_series = self.series.values_mut().flat_map(|watched| watched.leave(at));
+        let closed = of_series.chain(self.node.close(at).map(EventKind::AnomalyClosed)).collect();
         stamped(closed, at, uptime)
     }
 
@@ -150,7 +218,8 @@ impl Watcher {
         for facts in now {
             match self.guests.get_mut(&facts.vmid) {
                 None => {
-                    let guest = Guest { facts: facts.clone(), profiler: GuestProfiler::default() };
+                    let profiler = self.memory.take_guest(facts).unwrap_or_default();
+                    let guest = Guest { facts: facts.clone(), profiler };
                     self.guests.insert(facts.vmid, guest);
                     kinds.push(EventKind::GuestAppeared(facts.clone()));
                 }
@@ -167,6 +236,7 @@ impl Watcher {
         &mut self,
         reading: &Reading,
         registry: &Registry,
+        injected: &BTreeSet<SeriesId>,
         number: &mut dyn FnMut() -> u64,
         kinds: &mut Vec<EventKind>,
     ) {
@@ -175,17 +245,22 @@ impl Watcher {
         for &(id, value) in &reading.tick.values {
             if !self.series.contains_key(&id) {
                 let Some(key) = registry.key(id) else { continue };
-                let watch = SeriesWatch::new(key.metric, self.interval, self.config);
-                self.series.insert(id, Watched { key: key.clone(), watch, open: 0, seen: 0 });
+                let watched = self.begin(key);
+                self.series.insert(id, watched);
             }
             let Some(watched) = self.series.get_mut(&id) else { continue };
             watched.seen = self.ticks;
+            let injected = injected.contains(&id);
+            if injected != watched.drilled.is_some() {
+                kinds.extend(watched.drill(injected, at));
+            }
             match (watched.key.subject, watched.key.metric) {
+                _ if injected => {} // A profile learns from what was.
                 (Subject::Guest(vmid), Metric::GuestCpu) => usage.entry(vmid).or_insert(NO_USAGE).0 = value,
                 (Subject::Guest(vmid), Metric::GuestMem) => usage.entry(vmid).or_insert(NO_USAGE).1 = value,
                 _ => {}
             }
-            if let Some(transition) = watched.watch.observe(at, value) {
+            if let Some(transition) = watched.active_mut().observe(at, value) {
                 kinds.push(watched.told(transition, number));
             }
         }
@@ -196,16 +271,49 @@ impl Watcher {
         }
     }
 
+    /// The node as a whole. What a drill distorts is left out, and thus missing.
+    fn whole(
+        &mut self,
+        reading: &Reading,
+        registry: &Registry,
+        injected: &BTreeSet<SeriesId>,
+        number: &mut dyn FnMut() -> u64,
+        kinds: &mut Vec<EventKind>,
+    ) {
+        let values = reading.tick.values.iter().copied().filter(|(id, _)| !injected.contains(id));
+        kinds.extend(self.node.observe(reading.tick.at, values, registry, number).map(
+            |changed| match changed {
+                NodeTransition::Opened(anomaly) => EventKind::AnomalyOpened(anomaly),
+                NodeTransition::Closed(anomaly) => EventKind::AnomalyClosed(anomaly),
+            },
+        ));
+    }
+
+    /// A watch for a series that appeared: as an earlier run left it, or new. A guest's series is only taken over
+    /// once its guest is known to be the same.
+    fn begin(&mut self, key: &SeriesKey) -> Watched {
+        let known = match key.subject {
+            Subject::Node => true,
+            Subject::Guest(vmid) => self.guests.contains_key(&vmid),
+        };
+        let kept = if known { self.memory.take_series(key) } else { None };
+        let watch = kept.unwrap_or_else(|| SeriesWatch::new(key.metric, self.interval, self.config));
+        Watched { key: key.clone(), watch, drilled: None, open: 0, seen: 0 }
+    }
+
     /// Forgets series that have ended; tells silent ones the time.
     fn sweep(&mut self, at: Timestamp, registry: &Registry, kinds: &mut Vec<EventKind>) {
         let ticks = self.ticks;
+        if self.interval.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)) >= WAITED {
+            self.memory = Memory::default();
+        }
         self.series.retain(|id, watched| {
             if registry.key(*id).is_none() {
-                kinds.extend(watched.closing(at));
+                kinds.extend(watched.leave(at));
                 return false;
             }
             if watched.seen < ticks
-                && let Some(Transition::Closed(state)) = watched.watch.silence(at)
+                && let Some(Transition::Closed(state)) = watched.active_mut().silence(at)
             {
                 kinds.push(EventKind::AnomalyClosed(watched.anomaly(state)));
             }
@@ -239,14 +347,29 @@ impl Watched {
             confidence,
             severity,
             votes: votes.into_iter().map(|vote| Vote { score: bounded(vote.score), ..vote }).collect(),
-            injected: false,
+            causes: Vec::new(),
+            injected: self.drilled.is_some(),
         }
     }
 
-    /// The closing of the open anomaly, as the watch ends with it.
-    fn closing(&self, at: Timestamp) -> Option<EventKind> {
-        let state = AnomalyState { closed_at: Some(at), ..self.watch.open()?.clone() };
-        Some(EventKind::AnomalyClosed(self.anomaly(state)))
+    fn active_mut(&mut self) -> &mut SeriesWatch {
+        self.drilled.as_deref_mut().unwrap_or(&mut self.watch)
+    }
+
+    /// Begins or ends a drill. An anomaly that is open closes: nobody can tell how it goes on.
+    fn drill(&mut self, begins: bool, at: Timestamp) -> Option<EventKind> {
+        let closed = self.leave(at);
+        self.drilled = begins.then(|| Box::new(self.watch.clone()));
+        closed
+    }
+
+    /// The closing of the open anomaly, as nobody follows it any more.
+    fn leave(&mut self, at: Timestamp) -> Option<EventKind> {
+        match self.active_mut().leave(at)? {
+            Transition::Closed(state) | Transition::Opened(state) => {
+                Some(EventKind::AnomalyClosed(self.anomaly(state)))
+            }
+        }
     }
 }
 
@@ -272,117 +395,4 @@ fn stamped(kinds: Vec<EventKind>, at: Timestamp, uptime: Duration) -> Vec<AgentE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use evenkeel_common::guest::GuestKind;
-    use evenkeel_common::sample::Tick;
-
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    fn vmid(number: u32) -> Vmid {
-        Vmid::new(number).unwrap()
-    }
-
-    fn guest(number: u32, started_s: i64) -> GuestFacts {
-        GuestFacts {
-            vmid: vmid(number),
-            kind: GuestKind::Qemu,
-            name: None,
-            vcpus: Some(2.0),
-            memory_max: None,
-            tags: Vec::new(),
-            started_at: Timestamp::from_millis(started_s * 1000),
-        }
-    }
-
-    fn reading(second: u64, values: Vec<(SeriesId, f64)>) -> Reading {
-        let uptime = Duration::from_secs(second);
-        let tick = Tick { at: Timestamp::from_millis(1_000_000).after(uptime), uptime, values };
-        Reading { tick, guests: None, faults: Vec::new() }
-    }
-
-    fn kinds(watcher: &mut Watcher, reading: &Reading, registry: &Registry) -> Vec<EventKind> {
-        watcher.observe(reading, registry, &mut || 7).into_iter().map(|event| event.kind).collect()
-    }
-
-    #[test]
-    fn guests_appear_change_restart_and_vanish_with_their_profile() {
-        let mut registry = Registry::new(100);
-        let cpu = registry.intern(&SeriesKey::guest(vmid(100), Metric::GuestCpu)).unwrap();
-        let mut watcher = Watcher::new(WatchConfig::default(), INTERVAL);
-        let mut look = |second, guests: Option<Vec<GuestFacts>>| {
-            let reading = Reading { guests, ..reading(second, vec![(cpu, 1.0)]) };
-            kinds(&mut watcher, &reading, &registry)
-        };
-        let first = look(1, Some(vec![guest(100, 5), guest(101, 5)]));
-        assert_eq!(first, [EventKind::GuestAppeared(guest(100, 5)), EventKind::GuestAppeared(guest(101, 5))]);
-        assert_eq!(look(2, None), []);
-        assert_eq!(look(3, Some(vec![guest(100, 5), guest(101, 5)])), []);
-        let renamed = GuestFacts { name: Some("web".into()), ..guest(100, 5) };
-        assert_eq!(look(4, Some(vec![renamed.clone(), guest(101, 5)])), [EventKind::GuestChanged(renamed)]);
-        let restarted = look(5, Some(vec![guest(100, 9)]));
-        let [EventKind::GuestVanished { vmid: gone, profile: Some(profile) }, other, appeared] =
-            &restarted[..]
-        else {
-            panic!("{restarted:?}");
-        };
-        assert_eq!((*gone, profile.vmid), (vmid(100), vmid(100)));
-        assert_eq!(*other, EventKind::GuestVanished { vmid: vmid(101), profile: None });
-        assert_eq!(*appeared, EventKind::GuestAppeared(guest(100, 9)));
-    }
-
-    #[test]
-    fn a_failing_collector_is_told_once_and_so_is_its_recovery() {
-        let registry = Registry::new(100);
-        let mut watcher = Watcher::new(WatchConfig::default(), INTERVAL);
-        let mut look = |second, faults: &[&'static str]| {
-            let faults =
-                faults.iter().map(|&collector| Fault { collector, message: "m".repeat(2000) }).collect();
-            kinds(&mut watcher, &Reading { faults, ..reading(second, Vec::new()) }, &registry)
-        };
-        let failed = |collector: &str| EventKind::CollectorFailed {
-            collector: collector.into(),
-            message: "m".repeat(MAX_MESSAGE_CHARS),
-        };
-        assert_eq!(look(1, &["zfs", "zfs"]), [failed("zfs")]);
-        assert_eq!(look(2, &["zfs", "net"]), [failed("net")]);
-        assert_eq!(look(3, &["net"]), [EventKind::CollectorRecovered { collector: "zfs".into() }]);
-        assert_eq!(look(4, &["net"]), []);
-    }
-
-    #[test]
-    fn a_jump_of_the_wall_clock_is_told_both_ways_and_a_late_tick_is_not_one() {
-        let registry = Registry::new(100);
-        let mut watcher = Watcher::new(WatchConfig::default(), INTERVAL);
-        let mut look = |uptime_s: u64, wall_ms: i64| {
-            let mut reading = reading(uptime_s, Vec::new());
-            reading.tick.at = Timestamp::from_millis(wall_ms);
-            kinds(&mut watcher, &reading, &registry)
-        };
-        assert_eq!(look(10, 10_000), []);
-        assert_eq!(look(40, 40_000), []);
-        assert_eq!(look(41, 42_900), []);
-        assert_eq!(look(42, 50_000), [EventKind::ClockJumped { by_ms: 6100 }]);
-        assert_eq!(look(43, 1_000), [EventKind::ClockJumped { by_ms: -50_000 }]);
-    }
-
-    #[test]
-    fn an_anomaly_of_a_series_that_ends_is_closed_with_its_number() {
-        let mut registry = Registry::new(100);
-        let id = registry.intern(&SeriesKey::node(Metric::CpuUsed)).unwrap();
-        let mut watcher = Watcher::new(WatchConfig::default(), INTERVAL);
-        let mut told = Vec::new();
-        for second in 1..2000 {
-            let value = if second < 1800 { 10.0 } else { 95.0 } + (second % 7) as f64 * 0.1;
-            told.extend(kinds(&mut watcher, &reading(second, vec![(id, value)]), &registry));
-        }
-        let [EventKind::AnomalyOpened(opened)] = &told[..] else { panic!("{told:?}") };
-        assert_eq!((opened.number, opened.closed_at), (7, None));
-        registry.retire(id);
-        let ended: Vec<_> =
-            (2000..2100).flat_map(|s| kinds(&mut watcher, &reading(s, Vec::new()), &registry)).collect();
-        let [EventKind::AnomalyClosed(closed)] = &ended[..] else { panic!("{ended:?}") };
-        assert_eq!((closed.number, &closed.series), (7, &opened.series));
-        assert!(closed.closed_at.is_some());
-    }
-}
+mod tests;

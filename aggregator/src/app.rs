@@ -10,6 +10,7 @@ use evenkeel_common::id::{ClusterId, InvalidId};
 use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1::agent_server::AgentServer;
 use evenkeel_proto::v1::control_server::ControlServer;
+use evenkeel_proto::v1::fleet_server::FleetServer;
 use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::random::Entropy;
 use tokio::net::TcpListener;
@@ -21,13 +22,15 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::config::{AggregatorConfig, ClusterConfig};
 use crate::cycle::{self, ClusterHandle, Cycle, PveSide};
+use crate::fleet::{self, Fleet};
 use crate::identity::audit::{Audit, AuditError};
 use crate::identity::ca::{Ca, CaError};
 use crate::identity::tokens::{TokenError, Tokens};
-use crate::ingest::{AgentService, Counts, Ledger, Live, Writer};
+use crate::ingest::{AgentService, AnomalyNews, Counts, Ledger, Live, Steering, Writer};
 use crate::pve::{InventoryReader, PveClient, PveError};
 use crate::server::auth::AuthLayer;
 use crate::server::control::ControlService;
+use crate::server::fleet::FleetService;
 use crate::store::{SledStore, Store, StoreError};
 use crate::upkeep;
 
@@ -96,6 +99,8 @@ pub struct Aggregator {
     pub clusters: Arc<BTreeMap<ClusterId, Arc<ClusterHandle>>>,
     /// What is kept.
     pub store: Arc<dyn Store>,
+    /// Fleet detection, for those in the same process who wait for its looks.
+    pub fleet: Arc<Fleet>,
     /// Cancelled when a part has failed in a way that only a restart mends.
     pub failed: CancellationToken,
     stop: CancellationToken,
@@ -121,10 +126,12 @@ impl Aggregator {
         let clusters = Arc::new(open_clusters(&config.clusters, store.as_ref())?);
         let (stop, failed, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let live = Arc::<Live>::default();
-        let parts = Parts { config, clock, live, store, clusters, stop, failed, tasks };
+        let steering = Arc::new(Steering::new(authority.secret()));
+        let parts = Parts { config, clock, live, store, clusters, steering, stop, failed, tasks };
 
         parts.start_cycles()?;
-        let (agents, control) = parts.services(audit);
+        let (agents, control) = parts.services(audit)?;
+        let fleet = Arc::clone(&control.fleet);
         let issued = authority.issue_server(&parts.config.server_names, certificate_time)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(&issued.cert_pem, &issued.key_pem))
@@ -135,7 +142,7 @@ impl Aggregator {
         let address = parts.listen(router).await?;
         let Parts { live, store, clusters, stop, failed, tasks, .. } = parts;
         tasks.close();
-        Ok(Self { address, live, clusters, store, failed, stop, tasks })
+        Ok(Self { address, live, clusters, store, fleet, failed, stop, tasks })
     }
 
     /// Ends streams, writes what they had, and closes the store.
@@ -158,6 +165,7 @@ struct Parts {
     live: Arc<Live>,
     store: Arc<dyn Store>,
     clusters: Arc<BTreeMap<ClusterId, Arc<ClusterHandle>>>,
+    steering: Arc<Steering>,
     stop: CancellationToken,
     failed: CancellationToken,
     tasks: TaskTracker,
@@ -181,7 +189,7 @@ impl Parts {
     }
 
     /// The services, and what works for them in the background: the writer and the upkeep of the store.
-    fn services(&self, audit: Arc<Audit>) -> (AgentService, ControlService) {
+    fn services(&self, audit: Arc<Audit>) -> Result<(AgentService, ControlService), StartError> {
         let (counts, news) = (Arc::<Counts>::default(), broadcast::Sender::new(1_024));
         let (store, limits, clock) =
             (Arc::clone(&self.store), self.config.store.clone(), Arc::clone(&self.clock));
@@ -201,9 +209,12 @@ impl Parts {
             writer,
             Arc::clone(&self.clock),
             Arc::clone(&counts),
+            Arc::clone(&self.steering),
             self.stop.clone(),
         );
+        let fleet = self.start_fleet(&news)?;
         let control = ControlService {
+            fleet,
             live: Arc::clone(&self.live),
             store: Arc::clone(&self.store),
             counts,
@@ -213,9 +224,25 @@ impl Parts {
             clock: Arc::clone(&self.clock),
             started: self.clock.now(),
             ingest: self.config.ingest.clone(),
+            steering: Arc::clone(&self.steering),
             stop: self.stop.clone(),
         };
-        (agents, control)
+        Ok((agents, control))
+    }
+
+    fn start_fleet(&self, news: &broadcast::Sender<AnomalyNews>) -> Result<Arc<Fleet>, StartError> {
+        let fleet = Arc::new(Fleet::open(fleet::Parts {
+            config: self.config.fleet.clone(),
+            live: Arc::clone(&self.live),
+            store: Arc::clone(&self.store),
+            clusters: Arc::clone(&self.clusters),
+            news: news.clone(),
+            models_dir: self.config.data_dir.join("models"),
+            clock: Arc::clone(&self.clock),
+        })?);
+        self.tasks.spawn(Arc::clone(&fleet).retrain(self.stop.clone()));
+        self.tasks.spawn(Arc::clone(&fleet).run(self.stop.clone(), self.failed.clone()));
+        Ok(fleet)
     }
 
     /// Serves until `stop`, and gives the address.
@@ -286,6 +313,7 @@ fn serve(
     tokio::spawn(async move {
         health.set_serving::<AgentServer<AgentService>>().await;
         health.set_serving::<ControlServer<ControlService>>().await;
+        health.set_serving::<FleetServer<FleetService>>().await;
     });
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -302,5 +330,6 @@ fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(AgentServer::new(agents).max_decoding_message_size(largest))
+        .add_service(FleetServer::new(FleetService::new(control.clone())).max_decoding_message_size(1 << 20))
         .add_service(ControlServer::new(control).max_decoding_message_size(1 << 20)))
 }

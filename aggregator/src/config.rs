@@ -11,6 +11,7 @@ use evenkeel_runtime::log::LogConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::FleetConfig;
 use crate::ingest::IngestConfig;
 use crate::pve::PveConfig;
 use crate::store::StoreConfig;
@@ -29,6 +30,8 @@ pub struct AggregatorConfig {
     pub clusters: Vec<ClusterConfig>,
     /// What agents may send.
     pub ingest: IngestConfig,
+    /// What the aggregator itself finds, beyond what agents tell.
+    pub fleet: FleetConfig,
     /// How much is kept.
     pub store: StoreConfig,
     /// Log lines.
@@ -43,6 +46,7 @@ impl Default for AggregatorConfig {
             server_names: vec!["localhost".into(), "127.0.0.1".into()],
             clusters: Vec::new(),
             ingest: IngestConfig::default(),
+            fleet: FleetConfig::default(),
             store: StoreConfig::default(),
             log: LogConfig::default(),
         }

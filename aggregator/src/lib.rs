@@ -7,6 +7,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod cycle;
+pub mod fleet;
 pub mod identity;
 pub mod ingest;
 pub mod pve;

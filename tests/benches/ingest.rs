@@ -117,6 +117,7 @@ fn hello() -> Greeting {
         next_event: 1,
         capabilities: 0,
         wall: Timestamp::from_millis(START_MS),
+        probe: None,
     }
 }
 

@@ -254,6 +254,8 @@ impl Agent {
             guests: Vec::new(),
             wall_ms: tick_at(made.sample).as_millis(),
             uptime_ms: made.sample * 1000,
+            probe_port: 0,
+            probe_peers: 0,
         }
     }
 

@@ -5,6 +5,9 @@
 mod agent_reconnects;
 mod bad_input;
 mod decisions;
+mod drills;
+mod fleet;
 mod kill;
+mod probes;
 mod roles;
 mod support;

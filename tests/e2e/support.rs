@@ -167,6 +167,8 @@ pub fn hello(epoch: u8, next_event: u64, next_sample: u64) -> v1::Hello {
         guests: vec![],
         wall_ms: real_time().as_millis(),
         uptime_ms: 1_000,
+        probe_port: 0,
+        probe_peers: 0,
     }
 }
 

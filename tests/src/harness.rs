@@ -112,6 +112,8 @@ impl Site {
         files::write_atomic(&dir.join("agent.key"), issued.key_pem.as_bytes(), 0o600)?;
         files::write_atomic(&dir.join("ca.pem"), authority.ca_pem().as_bytes(), 0o644)?;
         let mut config = AgentConfig { state_dir: dir.clone(), ..AgentConfig::default() };
+        // One machine plays all nodes; who wants probes gives each a port.
+        config.probe.enabled = false;
         config.aggregator.address = format!("127.0.0.1:{}", self.aggregator.address.port());
         config.aggregator.server_name = "localhost".into();
         config.aggregator.ca = dir.join("ca.pem");

@@ -57,7 +57,7 @@ const OUTSIDE: [&str; 10] = [
 const PURE: [&str; 3] = ["common", "common/detect", "aggregator/core"];
 
 /// Modules of a crate that must not name certain others of it: crate, module, the others, why.
-const APART: [(&str, &str, &[&str], &str); 14] = [
+const APART: [(&str, &str, &[&str], &str); 15] = [
     (
         "agent",
         "collect",
@@ -108,6 +108,12 @@ const APART: [(&str, &str, &[&str], &str); 14] = [
         "cycle",
         &["server", "app", "config", "identity"],
         "the cycle is asked by the server, not the reverse",
+    ),
+    (
+        "aggregator",
+        "fleet",
+        &["server", "app", "config", "identity", "notify", "execute"],
+        "detection does not know who asks, and moves nothing",
     ),
     ("aggregator", "server", &["app", "config"], "only app.rs wires parts together"),
     (

@@ -3,36 +3,61 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use evenkeel_common::drill::Drill;
 use evenkeel_common::event::{AgentEvent, EventKind, Loss, LossKind};
 use evenkeel_common::guest::{GuestFacts, GuestProfile};
-use evenkeel_common::id::Vmid;
+use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::node::NodeFacts;
 use evenkeel_common::sample::{SeriesId, SeriesKey, Tick};
 use evenkeel_proto::v1;
 use tokio::sync::Notify;
 
 use super::ring::Ring;
+use crate::drill::Ordered;
+use crate::probe::{MAX_PEERS, Membership, Peer};
 use crate::spool::{Chunk, Row, Spool};
 
 /// What the aggregator asks an agent to do, within bounds; `None` leaves the agent's own configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Between ticks, 1000 to 60 000 ms.
     pub interval_ms: Option<u32>,
     /// Between profile reports, 10 to 3600 s.
     pub profile_interval_s: Option<u32>,
+    /// The probe mesh, when there is one.
+    pub probe: Option<Membership>,
+    /// All drills ordered.
+    pub drills: Vec<Ordered>,
 }
 
-impl From<v1::Settings> for Settings {
-    /// Values out of bounds count as not set.
-    fn from(wire: v1::Settings) -> Self {
+impl Settings {
+    /// Takes what arrived at `uptime`. Values out of bounds count as not set; a peer or drill that makes no sense to
+    /// this version is left out.
+    #[must_use]
+    pub fn received(wire: v1::Settings, uptime: Duration) -> Self {
         let within = |value: u32, low, high| (low..=high).contains(&value).then_some(value);
+        let ordered = |wire: v1::Drill| {
+            let drill = Drill::try_from(wire).ok()?;
+            Some(Ordered { until: uptime.saturating_add(Duration::from_millis(drill.ms)), drill })
+        };
         Self {
             interval_ms: within(wire.interval_ms, 1000, 60_000),
             profile_interval_s: within(wire.profile_interval_s, 10, 3600),
+            probe: wire.probe.and_then(membership),
+            drills: wire.drills.into_iter().filter_map(ordered).collect(),
         }
     }
+}
+
+fn membership(wire: v1::ProbeSettings) -> Option<Membership> {
+    let key = wire.key.as_slice().try_into().ok()?;
+    let peers = wire.peers.into_iter().take(MAX_PEERS).filter_map(|peer| {
+        let address = peer.address.parse().ok()?;
+        Some(Peer { node: NodeId::new(peer.node).ok()?.to_string(), address, ask: peer.ask })
+    });
+    Some(Membership { key, peers: peers.collect() })
 }
 
 /// The lanes, shared between the agent's loop and its connection.
@@ -62,6 +87,11 @@ impl SharedLanes {
         result
     }
 
+    /// Looks at the lanes.
+    pub fn peek<T>(&self, look: impl FnOnce(&Lanes) -> T) -> T {
+        look(&self.lock())
+    }
+
     /// Waits for the next [`Self::update`], also one that happened since the last call.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
@@ -84,7 +114,8 @@ pub struct Lanes {
     profiles: BTreeMap<Vmid, GuestProfile>,
     facts: NodeFacts,
     guests: Vec<GuestFacts>,
-    settings: Settings,
+    settings: Arc<Settings>,
+    probe: (u32, u32),
 }
 
 impl Lanes {
@@ -100,7 +131,8 @@ impl Lanes {
             profiles: BTreeMap::new(),
             facts,
             guests: Vec::new(),
-            settings: Settings::default(),
+            settings: Arc::default(),
+            probe: (0, 0),
         }
     }
 
@@ -163,12 +195,17 @@ impl Lanes {
 
     /// What the aggregator last asked for.
     #[must_use]
-    pub fn settings(&self) -> Settings {
-        self.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings)
     }
 
     pub(super) fn set_settings(&mut self, settings: Settings) {
-        self.settings = settings;
+        self.settings = Arc::new(settings);
+    }
+
+    /// For the next hello: the UDP port on which this agent answers probes (0 = none), and how many peers it asks.
+    pub fn set_probe(&mut self, port: u16, peers: u8) {
+        self.probe = (port.into(), peers.into());
     }
 
     /// Lowest tick number held, or the next one when none is.
@@ -248,6 +285,8 @@ impl Lanes {
             guests: self.guests.iter().cloned().map(Into::into).collect(),
             wall_ms,
             uptime_ms,
+            probe_port: self.probe.0,
+            probe_peers: self.probe.1,
         }
     }
 

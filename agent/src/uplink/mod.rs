@@ -287,7 +287,8 @@ impl Uplink {
         }
         tracing::info!(cluster = ack.cluster, node = ack.node, "connected to the aggregator");
         let mut lanes = self.lanes.lock();
-        lanes.set_settings(ack.settings.map(Settings::from).unwrap_or_default());
+        let settings = ack.settings.clone().unwrap_or_default();
+        lanes.set_settings(Settings::received(settings, self.clock.uptime()));
         let session = Session::new(&hello, &ack, &mut lanes);
         Ok((sender, answers, session))
     }
@@ -296,7 +297,10 @@ impl Uplink {
         match answer.message {
             Some(Answer::Ack(ack)) => session.acknowledged(ack, &mut self.lanes.lock())?,
             Some(Answer::Credit(credit)) => session.granted(credit),
-            Some(Answer::Settings(settings)) => self.lanes.lock().set_settings(settings.into()),
+            Some(Answer::Settings(settings)) => {
+                let settings = Settings::received(settings, self.clock.uptime());
+                self.lanes.lock().set_settings(settings);
+            }
             Some(Answer::Clock(echo)) => self.compare_clocks(echo, skewed),
             Some(Answer::Hello(_)) => return Err(Failure::Protocol("a second hello")),
             None => {} // Of a newer aggregator.

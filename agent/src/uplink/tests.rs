@@ -296,8 +296,8 @@ async fn profiles_are_told_and_settings_are_taken_within_bounds() {
     node.lanes.update(|lanes| lanes.report((100..350).map(profile)));
     node.until("all profiles", || aggregator.state().profiles == 250).await;
     assert_eq!(node.lanes.lock().settings().interval_ms, Some(5000));
-    let wild = v1::Settings { interval_ms: 999, profile_interval_s: 9 };
-    assert_eq!(Settings::from(wild), Settings::default());
+    let wild = v1::Settings { interval_ms: 999, profile_interval_s: 9, ..v1::Settings::default() };
+    assert_eq!(Settings::received(wild, Duration::ZERO), Settings::default());
     node.end().await;
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use evenkeel_proto::v1::control_client::ControlClient;
+use evenkeel_proto::v1::fleet_client::FleetClient;
 use evenkeel_proto::v1::{GetStatusRequest, GetStatusResponse};
 use rustls::{CertificateError, Error as TlsError};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -25,6 +26,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// A connection to the aggregator's control service.
 pub struct Client {
     control: ControlClient<Channel>,
+    fleet: FleetClient<Channel>,
     bearer: MetadataValue<Ascii>,
     target: Target,
 }
@@ -51,13 +53,20 @@ impl Client {
         let mut bearer = MetadataValue::try_from(format!("Bearer {}", target.token))
             .map_err(|_| ConfigError::NoToken(target.token_file.display().to_string()))?;
         bearer.set_sensitive(true);
-        let control = ControlClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { control, bearer, target })
+        let control = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let fleet = FleetClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Self { control, fleet, bearer, target })
     }
 
     /// Where this client is connected to, and as what.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The fleet service on the same connection; call it inside [`Client::ask`] or [`Client::open`], which add the token.
+    #[must_use]
+    pub fn fleet(&self) -> FleetClient<Channel> {
+        self.fleet.clone()
     }
 
     /// Asks one question, within [`REQUEST_DEADLINE`].

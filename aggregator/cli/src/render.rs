@@ -170,6 +170,7 @@ pub fn in_unit(value: f64, unit: &str) -> String {
         "bytes_per_second" if value.is_finite() => format!("{}/s", float_bytes(value)),
         "percent" => with_unit(value, 1, "%"),
         "milliseconds" => with_unit(value, 2, "ms"),
+        "megabits_per_second" => with_unit(value, 2, "Mbit/s"),
         "cores" => with_unit(value, 2, "cores"),
         "per_second" => with_unit(value, 1, "/s"),
         "" | "count" => number(value, 2),

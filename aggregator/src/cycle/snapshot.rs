@@ -217,7 +217,10 @@ fn barred(node: &NodeId, live: &NodeLive, inputs: &Inputs<'_>) -> Option<Reason>
     if let Some(skew_ms) = live.skew_ms.filter(|skew| skew.unsigned_abs() > inputs.max_skew_ms) {
         return Some(Reason::ClockSkew { node: node.clone(), skew_ms, limit_ms: inputs.max_skew_ms });
     }
-    if live.open.values().any(|anomaly| anomaly.injected) {
+    // The mark came with the values, so it is there for as long as they count, whatever became of the drill, of the
+    // agent, or of this aggregator's memory meanwhile.
+    let window = Window::ending(inputs.at, LOAD_WINDOW);
+    if live.load.drill.mean(window).is_some() || live.open.values().any(|anomaly| anomaly.injected) {
         return Some(Reason::DataInjected { node: node.clone() });
     }
     let detail = || "events from before its reconnection are still arriving".to_owned();

@@ -16,7 +16,7 @@ use evenkeel_common::id::{ClusterId, NodeId};
 use evenkeel_common::time::Timestamp;
 use evenkeel_runtime::files::{self, FileError};
 use evenkeel_runtime::random::{self, Entropy, NoEntropy};
-use evenkeel_runtime::tls;
+use evenkeel_runtime::{seal, tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -223,6 +223,13 @@ impl Ca {
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// What only whoever has the authority's key can know, the same at every start: to make other keys from. It is
+    /// not to leave the machine.
+    #[must_use]
+    pub fn secret(&self) -> Vec<u8> {
+        seal::derive(&self.issuer.key().serialize_der(), "evenkeel secret of an aggregator").to_vec()
     }
 
     /// End of the authority's own validity.

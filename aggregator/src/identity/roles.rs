@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Sees everything but secrets, changes nothing.
     Viewer,
-    /// Runs the daily business: pauses and resumes.
+    /// Runs the daily business: pauses, resumes, orders fault drills where agents allow them.
     Operator,
     /// Everything, the whole store's content included.
     Admin,
@@ -78,6 +78,16 @@ pub const CALLS: &[(&str, Access)] = &[
     ("/evenkeel.v1.Control/Pause", Access::Token(Role::Operator)),
     ("/evenkeel.v1.Control/Resume", Access::Token(Role::Operator)),
     ("/evenkeel.v1.Control/Export", Access::Token(Role::Admin)),
+    ("/evenkeel.v1.Control/Simulate", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Control/ClearDrills", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Control/ListDrills", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.Fleet/ListScores", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.Fleet/ListForecasts", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.Fleet/ListDetectors", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.Fleet/GiveFeedback", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Fleet/TrainModel", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Fleet/ListModels", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.Fleet/ActivateModel", Access::Token(Role::Operator)),
     ("/grpc.health.v1.Health/Check", Access::Open),
     ("/grpc.health.v1.Health/Watch", Access::Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Token(Role::Viewer)),

@@ -34,6 +34,9 @@ pub struct IngestConfig {
     /// decisions. 100 to 60000.
     #[schemars(range(min = 100, max = 60_000))]
     pub max_skew_ms: u32,
+    /// Seconds for which a node that disconnected is still probed by its peers, so that its loss is seen. 1 to 86400.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub probe_linger_secs: u32,
     /// Most agents connected at once. 1 to 10000.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_streams: u32,
@@ -49,6 +52,7 @@ impl Default for IngestConfig {
             commit_ms: 50,
             stale_after_secs: 15,
             max_skew_ms: 2_000,
+            probe_linger_secs: 300,
             max_streams: 2_000,
         }
     }

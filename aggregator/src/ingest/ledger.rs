@@ -20,8 +20,8 @@ use super::dictionary::SeriesTable;
 use super::live::Epoch;
 use super::writer::{Cursors, Work};
 use crate::store::records::{
-    AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, EventKey, EventRecord, GapKey, GapRecord,
-    GuestKey, NodeKey, NodeRecord, ProfileRecord, SeriesNumber,
+    AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, EventKey, EventRecord, FLEET_EPOCH, GapKey,
+    GapRecord, GuestKey, NodeKey, NodeRecord, ProfileRecord, SeriesNumber,
 };
 use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
 
@@ -186,10 +186,17 @@ impl Ledger {
         match &event.kind {
             EventKind::AgentStarted { .. } => self.close_left_open(node, event.at)?,
             EventKind::AnomalyOpened(anomaly) | EventKind::AnomalyClosed(anomaly) => {
-                let record = AnomalyRecord { anomaly: anomaly.clone(), node: node.node.clone(), epoch };
+                let node_id = node.node.clone();
+                let record = AnomalyRecord { anomaly: anomaly.clone(), node: node_id, epoch, fleet: None };
                 self.anomaly(node, record)?;
             }
-            EventKind::SamplesLost(loss) | EventKind::EventsLost(loss) => self.gap(node, loss, seq)?,
+            EventKind::SamplesLost(loss) => self.gap(node, loss, seq)?,
+            EventKind::EventsLost(loss) => {
+                // A closing may be among them, and no anomaly may stay open for ever. One that does go on is told
+                // again when it closes.
+                self.close_left_open(node, event.at)?;
+                self.gap(node, loss, seq)?;
+            }
             EventKind::GuestVanished { profile: Some(profile), .. } => {
                 self.profiles(node, vec![(**profile).clone()])?;
             }
@@ -339,7 +346,8 @@ fn load(store: &dyn Store, key: &NodeKey) -> Result<NodeLedger, StoreError> {
         Direction::Forward,
         OnDamage::Skip,
         |_, record| {
-            if record.anomaly.closed_at.is_none() {
+            // The aggregator's own anomalies do not end with the agent.
+            if record.anomaly.closed_at.is_none() && record.epoch != FLEET_EPOCH {
                 open.insert((record.epoch, record.anomaly.number), record);
             }
             ControlFlow::Continue(())

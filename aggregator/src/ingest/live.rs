@@ -14,6 +14,7 @@ use evenkeel_common::time::Timestamp;
 use tokio::sync::watch;
 
 use super::recent::Recent;
+use super::wide::Wide;
 
 /// All nodes of all clusters.
 #[derive(Debug, Default)]
@@ -104,10 +105,14 @@ pub struct NodeLive {
     pub skew_ms: Option<i64>,
     /// The node's own figures.
     pub load: NodeLoad,
+    /// Its figures by device and peer.
+    pub wide: Wide,
     /// Guests that run on it by its agent's word.
     pub guests: BTreeMap<Vmid, GuestLive>,
     /// Anomalies that are open, by epoch and number.
     pub open: BTreeMap<(Epoch, u64), Anomaly>,
+    /// What the agent said of the last drills, by their id.
+    pub drills: BTreeMap<String, DrillTold>,
     /// Collectors that fail now, with what they say.
     pub faults: BTreeMap<String, String>,
     /// Number of the newest event received.
@@ -115,6 +120,23 @@ pub struct NodeLive {
     /// Number of the newest event the agent held at its hello.
     pub events_until: u64,
 }
+
+/// What an agent said of a drill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DrillTold {
+    /// It is at it.
+    Started,
+    /// It ended, and whether before its time.
+    Ended {
+        /// Cleared.
+        cleared: bool,
+    },
+    /// It does not do it, and why.
+    Refused(String),
+}
+
+/// Drills remembered of a node.
+const DRILLS: usize = 64;
 
 /// Epoch of an agent's spool.
 pub type Epoch = [u8; 16];
@@ -136,6 +158,8 @@ pub struct NodeLoad {
     pub psi_mem: Recent,
     /// [`Metric::PsiIoSome`], percent.
     pub psi_io: Recent,
+    /// [`Metric::DrillActive`]: where it has a value, those beside it are made up.
+    pub drill: Recent,
 }
 
 /// One guest as the agent of its node tells it.
@@ -177,9 +201,17 @@ impl NodeLive {
     /// way of all that comes until it gets there.
     pub fn forget_times(&mut self) {
         self.tick_at = None;
-        self.load = NodeLoad::default();
+        (self.load, self.wide) = (NodeLoad::default(), Wide::default());
         for guest in self.guests.values_mut() {
             *guest = GuestLive { profile: guest.profile.take(), ..GuestLive::new(guest.facts.clone()) };
+        }
+    }
+
+    /// Notes what the agent said of a drill.
+    pub fn note_drill(&mut self, id: &str, told: DrillTold) {
+        self.drills.insert(id.to_owned(), told);
+        while self.drills.len() > DRILLS {
+            self.drills.pop_first();
         }
     }
 
@@ -215,6 +247,8 @@ impl NodeLive {
             Subject::Node => {
                 if let Some(recent) = self.load.of(key.metric) {
                     recent.push(at, value);
+                } else if Wide::keeps(key.metric) {
+                    self.wide.push(key, at, value);
                 }
             }
             Subject::Guest(vmid) => {
@@ -229,23 +263,25 @@ impl NodeLive {
     #[must_use]
     pub fn keeps(key: &SeriesKey) -> bool {
         use Metric as M;
-        matches!(
-            key.metric,
-            M::CpuUsed
-                | M::CpuIowait
-                | M::MemUsed
-                | M::MemUsedBytes
-                | M::PsiCpuSome
-                | M::PsiMemSome
-                | M::PsiIoSome
-                | M::GuestCpu
-                | M::GuestMem
-                | M::GuestPsiCpuSome
-                | M::GuestDiskRead
-                | M::GuestDiskWrite
-                | M::GuestNetIn
-                | M::GuestNetOut
-        )
+        Wide::keeps(key.metric)
+            || matches!(
+                key.metric,
+                M::CpuUsed
+                    | M::CpuIowait
+                    | M::MemUsed
+                    | M::MemUsedBytes
+                    | M::PsiCpuSome
+                    | M::PsiMemSome
+                    | M::PsiIoSome
+                    | M::DrillActive
+                    | M::GuestCpu
+                    | M::GuestMem
+                    | M::GuestPsiCpuSome
+                    | M::GuestDiskRead
+                    | M::GuestDiskWrite
+                    | M::GuestNetIn
+                    | M::GuestNetOut
+            )
     }
 }
 
@@ -259,6 +295,7 @@ impl NodeLoad {
             Metric::PsiCpuSome => &mut self.psi_cpu,
             Metric::PsiMemSome => &mut self.psi_mem,
             Metric::PsiIoSome => &mut self.psi_io,
+            Metric::DrillActive => &mut self.drill,
             _ => return None,
         })
     }
@@ -324,7 +361,7 @@ mod tests {
             let kept = if metric.of_guest() {
                 node.guests.values_mut().next().unwrap().of(metric).is_some()
             } else {
-                node.load.of(metric).is_some()
+                node.load.of(metric).is_some() || Wide::keeps(metric)
             };
             assert_eq!(NodeLive::keeps(&key), kept, "{metric}");
         }

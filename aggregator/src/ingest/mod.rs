@@ -8,6 +8,8 @@ pub mod live;
 pub mod recent;
 pub mod service;
 pub mod session;
+pub mod steering;
+pub mod wide;
 pub mod writer;
 
 #[cfg(test)]
@@ -17,4 +19,5 @@ pub use config::IngestConfig;
 pub use ledger::{AnomalyNews, Counts, Ledger};
 pub use live::Live;
 pub use service::AgentService;
+pub use steering::Steering;
 pub use writer::Writer;

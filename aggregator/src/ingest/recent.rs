@@ -71,6 +71,12 @@ impl Recent {
         self.values.back().map(|&(_, value)| f64::from(value))
     }
 
+    /// When the newest value was sampled, by the node's clock.
+    #[must_use]
+    pub fn newest(&self) -> Option<Timestamp> {
+        (!self.values.is_empty()).then(|| Timestamp::from_millis(self.newest))
+    }
+
     /// Forgets everything: the series began anew.
     pub fn clear(&mut self) {
         self.values.clear();

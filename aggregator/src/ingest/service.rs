@@ -1,17 +1,18 @@
 //! The gRPC side of ingest: one task per agent's stream.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use evenkeel_common::id::{ClusterId, NodeId};
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_server::Agent;
-use evenkeel_runtime::clock::Clock;
+use evenkeel_runtime::clock::{self, Clock};
 use evenkeel_runtime::tls::AgentIdentity;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +23,15 @@ use super::dictionary::SeriesTable;
 use super::ledger::{Counts, series_table};
 use super::live::Live;
 use super::session::{Greeting, Session, Welcome};
+use super::steering::Steering;
 use super::writer::{AckSender, Cursors, Job, Work, Writer};
 use crate::store::Store;
 use crate::store::records::NodeKey;
 
 /// Real time a new stream has for its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Real time in which changes of settings gather before an agent is told.
+const COALESCE: Duration = Duration::from_millis(200);
 /// Answers that may wait for a slow agent before its stream stops being read.
 const ANSWERS: usize = 64;
 
@@ -47,12 +51,14 @@ struct Shared {
     tables: Mutex<BTreeMap<NodeKey, Arc<SeriesTable>>>,
     sessions: AtomicU64,
     places: Arc<Semaphore>,
+    steering: Arc<Steering>,
     stop: CancellationToken,
 }
 
 impl AgentService {
     /// The service. It ends its streams, with their last blocks written, when `stop` is cancelled.
     #[must_use]
+    #[allow(clippy::too_many_arguments)] // Wired in one place, by name.
     pub fn new(
         config: IngestConfig,
         live: Arc<Live>,
@@ -60,11 +66,13 @@ impl AgentService {
         writer: Writer,
         clock: Arc<dyn Clock>,
         counts: Arc<Counts>,
+        steering: Arc<Steering>,
         stop: CancellationToken,
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_streams as usize));
         let (tables, sessions) = (Mutex::default(), AtomicU64::new(0));
-        let shared = Shared { config, live, store, writer, clock, counts, tables, sessions, places, stop };
+        let shared =
+            Shared { config, live, store, writer, clock, counts, tables, sessions, places, steering, stop };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -84,13 +92,15 @@ impl Agent for AgentService {
         let place = Arc::clone(&self.shared.places).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted("too many agents are connected: raise ingest.max_streams")
         })?;
+        let peer = request.remote_addr().map(|address| address.ip().to_canonical());
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let shared = Arc::clone(&self.shared);
         let messages = request.into_inner();
         tokio::spawn(async move {
             let _place = place;
             let AgentIdentity { cluster, node, .. } = identity;
-            if let Err(status) = shared.serve(&cluster, &node, messages, &answers).await {
+            let key = NodeKey { cluster: cluster.clone(), node: node.clone() };
+            if let Err(status) = shared.serve(&key, peer, messages, &answers).await {
                 tracing::warn!(%cluster, %node, code = ?status.code(), reason = status.message(), "agent stream ended");
                 // The agent may be gone; then nobody reads the reason.
                 let _ = answers.send(Err(status)).await;
@@ -102,22 +112,62 @@ impl Agent for AgentService {
 
 type Answers = mpsc::Sender<Result<v1::ToAgent, Status>>;
 
+/// What a stream's agent was told to do.
+struct Told {
+    changes: watch::Receiver<u64>,
+    /// The change that was told.
+    seen: u64,
+    /// When the next is told, once there is one.
+    due: Option<Instant>,
+    settings: v1::Settings,
+}
+
+impl Told {
+    /// Waits for a change, and a little longer: when many nodes come and go at once, each is told once. Loses
+    /// nothing when it is dropped half way.
+    async fn changed(&mut self) {
+        let seen = self.seen;
+        let due = match self.due {
+            Some(due) => due,
+            None => {
+                if self.changes.wait_for(|version| *version != seen).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                *self.due.insert(Instant::now() + COALESCE)
+            }
+        };
+        tokio::time::sleep_until(due).await;
+        self.due = None;
+        self.seen = *self.changes.borrow();
+    }
+
+    /// Whether these settings differ from those told by more than the time that has passed.
+    fn is_news(&self, settings: &v1::Settings) -> bool {
+        let timeless = |settings: &v1::Settings| {
+            let mut settings = settings.clone();
+            settings.drills.iter_mut().for_each(|drill| drill.ms = 0);
+            settings
+        };
+        timeless(settings) != timeless(&self.settings)
+    }
+}
+
 impl Shared {
     async fn serve(
         &self,
-        cluster: &ClusterId,
-        node: &NodeId,
+        key: &NodeKey,
+        peer: Option<IpAddr>,
         mut messages: Streaming<v1::FromAgent>,
         answers: &Answers,
     ) -> Result<(), Status> {
-        let key = NodeKey { cluster: cluster.clone(), node: node.clone() };
+        let NodeKey { cluster, node } = key;
         let greeting = hello(&mut messages).await?;
-        let (epoch, capabilities) = (greeting.epoch, greeting.capabilities);
+        let (epoch, capabilities, probe) = (greeting.epoch, greeting.capabilities, greeting.probe);
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let cell = self.live.node(cluster, node);
         // From here on an older stream of this node takes nothing any more, so the cursors stand still.
         cell.lock().session = number;
-        let table = self.table(&key).await?;
+        let table = self.table(key).await?;
         let durable = self.writer.cursors(key.clone(), epoch).await.map_err(unavailable)?;
         let (mut session, welcome) =
             Session::begin(number, greeting, durable, cell, table, &self.config, self.clock.now());
@@ -125,19 +175,53 @@ impl Shared {
         let (ack, mut durable) = watch::channel(Some(durable));
         let ack = Arc::new(ack);
         for work in work {
-            self.submit(&key, &session, work, &ack).await?;
+            self.submit(key, &session, work, &ack).await?;
         }
-        send(answers, self.hello_ack(cluster, node, capabilities, cursors)).await?;
-        tracing::info!(%cluster, %node, event = cursors.event, sample = cursors.sample, "agent connected");
-        let outcome = self.exchange(&key, &mut session, &mut messages, answers, &ack, &mut durable).await;
+        if let (Some((port, asks)), Some(ip)) = (probe, peer) {
+            self.steering.join(key, SocketAddr::new(ip, port), asks, number);
+        } else {
+            self.steering.leave(key, number);
+        }
+        let changes = self.steering.changes();
+        let seen = *changes.borrow();
+        let mut told = Told { changes, seen, due: None, settings: self.settings(key) };
+        let welcome = self.hello_ack(key, capabilities, cursors, told.settings.clone());
+        let outcome = match send(answers, welcome).await {
+            Ok(()) => {
+                let Cursors { event, sample } = cursors;
+                tracing::info!(%cluster, %node, event, sample, "agent connected");
+                self.exchange(key, &mut session, &mut messages, answers, &ack, &mut durable, &mut told).await
+            }
+            gone => gone,
+        };
+        if probe.is_some() {
+            self.linger(key.clone(), number);
+        }
         if session.disconnect()
             && let Some(work) = session.finish()
         {
-            self.submit(&key, &session, work, &ack).await?;
+            self.submit(key, &session, work, &ack).await?;
         }
         outcome
     }
 
+    fn settings(&self, key: &NodeKey) -> v1::Settings {
+        self.steering.settings(key, self.clock.uptime())
+    }
+
+    /// Takes a node out of the mesh some time after it has left, if it has not come back.
+    fn linger(&self, key: NodeKey, session: u64) {
+        let linger = Duration::from_secs(self.config.probe_linger_secs.into());
+        let over = clock::sleep(&*self.clock, linger);
+        let (steering, stop) = (Arc::clone(&self.steering), self.stop.clone());
+        tokio::spawn(async move {
+            if stop.run_until_cancelled(over).await.is_some() {
+                steering.leave(&key, session);
+            }
+        });
+    }
+
+    #[allow(clippy::too_many_arguments)] // The parts of one stream, each borrowed by itself.
     async fn exchange(
         &self,
         key: &NodeKey,
@@ -146,6 +230,7 @@ impl Shared {
         answers: &Answers,
         ack: &Arc<AckSender>,
         durable: &mut watch::Receiver<Option<Cursors>>,
+        told: &mut Told,
     ) -> Result<(), Status> {
         loop {
             let message = tokio::select! {
@@ -155,6 +240,14 @@ impl Shared {
                     let cursors = (*durable.borrow_and_update())
                         .ok_or_else(|| Status::aborted("numbers do not continue what is stored: reconnect"))?;
                     send(answers, ack_message(cursors)).await?;
+                    continue;
+                }
+                _ = told.changed() => {
+                    let settings = self.settings(key);
+                    if told.is_news(&settings) {
+                        told.settings = settings.clone();
+                        send(answers, v1::to_agent::Message::Settings(settings)).await?;
+                    }
                     continue;
                 }
                 message = messages.message() => message?,
@@ -203,10 +296,10 @@ impl Shared {
 
     fn hello_ack(
         &self,
-        cluster: &ClusterId,
-        node: &NodeId,
+        key: &NodeKey,
         capabilities: u64,
         cursors: Cursors,
+        settings: v1::Settings,
     ) -> v1::to_agent::Message {
         v1::to_agent::Message::Hello(v1::HelloAck {
             version: evenkeel_proto::VERSIONS.1,
@@ -214,9 +307,9 @@ impl Shared {
             event_cursor: cursors.event,
             sample_cursor: cursors.sample,
             credit: self.config.backfill_credit.into(),
-            settings: None,
-            cluster: cluster.to_string(),
-            node: node.to_string(),
+            settings: Some(settings),
+            cluster: key.cluster.to_string(),
+            node: key.node.to_string(),
         })
     }
 }

@@ -15,8 +15,9 @@ use tonic::Status;
 use super::block::{BlockBuilder, Thinned, thinned_block};
 use super::config::IngestConfig;
 use super::dictionary::{Dictionary, SeriesTable};
-use super::live::{Epoch, NodeCell};
+use super::live::{DrillTold, Epoch, NodeCell};
 use super::writer::{Cursors, Work};
+use crate::store::records::FLEET_EPOCH;
 
 /// Ticks a single batch may hold.
 const MAX_TICKS: usize = 3_600;
@@ -77,6 +78,8 @@ pub struct Greeting {
     pub capabilities: u64,
     /// Wall clock of the agent.
     pub wall: Timestamp,
+    /// UDP port on which it answers probes, and how many peers it would ask; `None` when it takes no part.
+    pub probe: Option<(u16, u32)>,
 }
 
 impl Greeting {
@@ -119,6 +122,10 @@ impl Greeting {
             next_event: hello.next_event,
             capabilities: hello.capabilities & evenkeel_proto::CAPABILITY_ZSTD,
             wall: Timestamp::from_millis(hello.wall_ms),
+            probe: u16::try_from(hello.probe_port)
+                .ok()
+                .filter(|port| *port > 0)
+                .map(|port| (port, hello.probe_peers)),
         })
     }
 }
@@ -410,8 +417,12 @@ impl Session {
         match &event.kind {
             EventKind::AgentStarted { .. } => {
                 // Its detectors began anew: what was open before can not be closed by it any more.
-                live.open.clear();
+                // What the aggregator itself has found is not the agent's to end.
+                live.open.retain(|(epoch, _), _| *epoch == FLEET_EPOCH);
                 live.faults.clear();
+                for told in live.drills.values_mut().filter(|told| **told == DrillTold::Started) {
+                    *told = DrillTold::Ended { cleared: true };
+                }
             }
             EventKind::AnomalyOpened(anomaly) => {
                 live.open.insert((self.epoch, anomaly.number), anomaly.clone());
@@ -430,7 +441,14 @@ impl Session {
                 live.faults.remove(collector);
             }
             EventKind::ClockJumped { by_ms } if *by_ms < 0 => live.forget_times(),
-            EventKind::SamplesLost(_) | EventKind::EventsLost(_) | EventKind::ClockJumped { .. } => {}
+            EventKind::DrillStarted(drill) => live.note_drill(&drill.id, DrillTold::Started),
+            EventKind::DrillEnded { id, cleared } => {
+                live.note_drill(id, DrillTold::Ended { cleared: *cleared });
+            }
+            EventKind::DrillRefused { id, why } => live.note_drill(id, DrillTold::Refused(why.clone())),
+            // Closings may be among those lost; see the ledger.
+            EventKind::EventsLost(_) => live.open.clear(),
+            EventKind::SamplesLost(_) | EventKind::ClockJumped { .. } => {}
         }
     }
 

@@ -138,6 +138,7 @@ fn event(number: u64, kind: impl FnOnce(Anomaly) -> EventKind) -> v1::Event {
         confidence: Probability::clamped(0.95),
         severity: Severity::Critical,
         votes: vec![],
+        causes: Vec::new(),
         injected: false,
     };
     AgentEvent { at: Timestamp::from_millis(1_001_000), uptime_ms: 1, kind: kind(anomaly) }.into()

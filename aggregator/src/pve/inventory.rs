@@ -14,7 +14,7 @@ use super::ha::Ha;
 use super::permissions::MissingPrivilege;
 use super::resources::{Guest, Node};
 use super::storage::Storage;
-use super::tasks::MigrationTask;
+use super::tasks::{EndedTask, MigrationTask};
 
 /// A cluster at one time, as Proxmox tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Inventory {
     /// Migrations that ended within 48 h, anybody's, oldest first; those before this process started only as
     /// far as Proxmox still announces them.
     pub history: Vec<MigrationTask>,
+    /// Tasks of any kind that have ended, as far as Proxmox still announces them: about the last 25 of each node.
+    pub tasks: Vec<EndedTask>,
     /// Configurations read so far and still current. A guest without one must not be moved.
     pub configs: BTreeMap<Vmid, Arc<GuestConfig>>,
     /// What is not as it should be, though not enough to refuse the whole.

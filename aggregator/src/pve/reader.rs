@@ -96,7 +96,7 @@ impl InventoryReader {
     pub async fn fetch(&mut self, now: Timestamp) -> Result<Inventory, PveError> {
         let client = Arc::clone(&self.client);
         // Tasks first: a migration that ends in between then still counts as running, not as never having been.
-        let migrations = tasks::migrations(&client).await?;
+        let (migrations, tasks) = tasks::list(&client).await?;
         let (membership, resources, crs, ha) = tokio::try_join!(
             cluster::membership(&client),
             resources::read(&client),
@@ -132,6 +132,7 @@ impl InventoryReader {
             crs,
             running,
             history,
+            tasks,
             configs: BTreeMap::new(),
             warnings,
         };

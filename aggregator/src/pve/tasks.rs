@@ -149,6 +149,37 @@ impl MigrationTask {
     }
 }
 
+/// A task of any kind that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedTask {
+    /// Identity; tells node, kind and what it worked on.
+    pub upid: Upid,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// Its last words when it failed, cut to [`MAX_STATUS`] characters. Stopped by a person is no failure.
+    pub failed: Option<String>,
+}
+
+/// Longest text kept of how a task failed, in characters.
+pub const MAX_STATUS: usize = 200;
+
+/// The ended tasks of the list. What can not be read is left out: these only count failures.
+fn ended(rows: &[Row]) -> Vec<EndedTask> {
+    rows.iter()
+        .filter_map(|row| {
+            let status = row.status.as_deref()?;
+            let ended_at = Timestamp::from_millis(i64::from(row.endtime?) * 1000);
+            let failed = match TaskOutcome::ended(status) {
+                TaskOutcome::Failed(words) if !words.contains("received interrupt") => {
+                    Some(words.chars().take(MAX_STATUS).collect())
+                }
+                _ => None,
+            };
+            Some(EndedTask { upid: row.upid.parse().ok()?, ended_at, failed })
+        })
+        .collect()
+}
+
 #[derive(Deserialize)]
 struct Row {
     #[serde(deserialize_with = "lenient::required")]
@@ -162,13 +193,15 @@ struct Row {
 }
 
 /// Reads the migrations out of the cluster's task list: all running ones, and those ended that the nodes still
-/// announce (about the last 25 tasks of each).
+/// announce (about the last 25 tasks of each). Beside them all ended tasks of any kind.
 ///
 /// # Errors
 /// As [`PveClient::get`]; [`PveError::Decode`] when a migration can not be understood.
-pub async fn migrations(client: &PveClient) -> Result<Vec<MigrationTask>, PveError> {
+pub async fn list(client: &PveClient) -> Result<(Vec<MigrationTask>, Vec<EndedTask>), PveError> {
     let rows: Vec<Row> = client.get(PATH, &[]).await?;
-    collect(rows).map_err(|what| client.misunderstood(PATH, &what))
+    let ended = ended(&rows);
+    let migrations = collect(rows).map_err(|what| client.misunderstood(PATH, &what))?;
+    Ok((migrations, ended))
 }
 
 fn collect(rows: Vec<Row>) -> Result<Vec<MigrationTask>, String> {

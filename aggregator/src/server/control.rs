@@ -1,4 +1,4 @@
-//! The control service: questions are answered from live state and store; pause and resume are the only changes.
+//! The control service: questions are answered from live state and store; pause, resume and drills are the only changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,13 +14,15 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::request::{name_of, optional, parse, vmid, who};
 use super::stored;
 use super::views::{ClusterView, anomalies, decisions, guests, nodes, status};
 use super::watch::{Watch, follow};
 use crate::cycle::{ClusterHandle, Pause};
+use crate::fleet::Fleet;
 use crate::identity::audit::{Audit, Entry, Outcome};
 use crate::identity::tokens::Principal;
-use crate::ingest::{AnomalyNews, Counts, IngestConfig, Live};
+use crate::ingest::{AnomalyNews, Counts, IngestConfig, Live, Steering};
 use crate::store::records::RunKey;
 use crate::store::{SCHEMA, Store, StoreError, trees};
 
@@ -45,6 +47,10 @@ pub struct ControlService {
     pub started: Timestamp,
     /// Limits of ingest, for what counts as fresh.
     pub ingest: IngestConfig,
+    /// What agents are told to do.
+    pub steering: Arc<Steering>,
+    /// What fleet detection knows.
+    pub fleet: Arc<Fleet>,
     /// Ends endless answers.
     pub stop: CancellationToken,
 }
@@ -71,7 +77,7 @@ impl Control for ControlService {
             started_ms: self.started.as_millis(),
             now_ms: self.clock.now().as_millis(),
             role,
-            warnings: warnings(&clusters, self.counts.damaged.load(Ordering::Relaxed)),
+            warnings: warnings(&clusters, self.counts.damaged.load(Ordering::Relaxed), self.fleet.warnings()),
             clusters,
             store: Some(v1::StoreStatus {
                 backend: "sled".into(),
@@ -243,11 +249,26 @@ impl Control for ControlService {
         self.record(who(&request), "/evenkeel.v1.Control/Export", "started".into(), Outcome::Done).await?;
         Ok(Response::new(super::export::stream(Arc::clone(&self.store))))
     }
+
+    async fn simulate(&self, request: Request<v1::SimulateRequest>) -> Answer<v1::SimulateResponse> {
+        self.order_drill(request).await.map(Response::new)
+    }
+
+    async fn clear_drills(
+        &self,
+        request: Request<v1::ClearDrillsRequest>,
+    ) -> Answer<v1::ClearDrillsResponse> {
+        self.end_drills(request).await.map(Response::new)
+    }
+
+    async fn list_drills(&self, request: Request<v1::ListDrillsRequest>) -> Answer<v1::ListDrillsResponse> {
+        self.told_drills(&request.into_inner()).map(Response::new)
+    }
 }
 
 impl ControlService {
     /// Runs what blocks on the store where it may block.
-    async fn off<T: Send + 'static>(
+    pub(super) async fn off<T: Send + 'static>(
         &self,
         work: impl FnOnce(Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Status> {
@@ -257,7 +278,7 @@ impl ControlService {
             .map_err(|error| Status::internal(error.to_string()))
     }
 
-    fn cluster_ids(&self, only: &str) -> Result<Vec<ClusterId>, Status> {
+    pub(super) fn cluster_ids(&self, only: &str) -> Result<Vec<ClusterId>, Status> {
         let known: BTreeSet<ClusterId> = self.clusters.keys().cloned().chain(self.live.clusters()).collect();
         if only.is_empty() {
             return Ok(known.into_iter().collect());
@@ -393,7 +414,7 @@ impl ControlService {
         outcome.map(|()| names)
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         who: Option<Principal>,
         call: &'static str,
@@ -422,7 +443,7 @@ fn answer_about(record: &RunRecord) -> v1::ExplainResponse {
     }
 }
 
-fn warnings(clusters: &[v1::ClusterStatus], damaged: u64) -> Vec<String> {
+fn warnings(clusters: &[v1::ClusterStatus], damaged: u64, fleet: Vec<String>) -> Vec<String> {
     let mut warnings = Vec::new();
     if damaged > 0 {
         warnings.push(format!(
@@ -447,36 +468,10 @@ fn warnings(clusters: &[v1::ClusterStatus], damaged: u64) -> Vec<String> {
             ));
         }
     }
+    warnings.extend(fleet);
     warnings
 }
 
 fn no_decision(id: &DecisionId) -> Status {
     Status::not_found(format!("no decision {id} is kept: see `evenkeelctl decisions --since 7d`"))
-}
-
-/// Who calls. The gate lets nobody without a token come here.
-fn who<T>(request: &Request<T>) -> Option<Principal> {
-    request.extensions().get::<Principal>().cloned()
-}
-
-fn name_of(who: Option<&Principal>) -> String {
-    who.map_or_else(|| "unknown".into(), |p| format!("{} ({})", p.label, p.id))
-}
-
-fn vmid(number: u32) -> Result<Option<Vmid>, Status> {
-    if number == 0 {
-        Ok(None)
-    } else {
-        Vmid::new(number).map(Some).map_err(|e| Status::invalid_argument(e.to_string()))
-    }
-}
-
-fn optional<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(
-    text: &str,
-) -> Result<Option<T>, Status> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
-}
-
-fn parse<T: std::str::FromStr<Err = evenkeel_common::id::InvalidId>>(text: &str) -> Result<T, Status> {
-    text.parse().map_err(|error: evenkeel_common::id::InvalidId| Status::invalid_argument(error.to_string()))
 }

@@ -2,7 +2,12 @@
 
 pub mod auth;
 pub mod control;
+mod drills;
 mod export;
+pub mod fleet;
+mod judged;
+mod models;
+mod request;
 mod stored;
 mod views;
 mod watch;

@@ -7,6 +7,7 @@ use evenkeel_common::id::{ClusterId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1;
 
+use super::judged;
 use super::views::{anomalies as anomaly_views, decisions as decision_views};
 use crate::store::records::{AnomalyKey, AnomalyTimeKey, DecisionKey, GapKey, ProfileRecord};
 use crate::store::{Direction, KeyRange, OnDamage, Store, StoreError, trees};
@@ -74,7 +75,7 @@ pub(super) fn anomalies(
                 match trees::ANOMALIES.get(store, &id) {
                     Ok(Some(record)) if anomaly_views::wanted(request, since, cluster, &record) => {
                         taken += 1;
-                        found.push(anomaly_views::view(cluster, &record));
+                        found.push(judged::shown(store, &id, anomaly_views::view(cluster, &record)));
                     }
                     Ok(_) => {}
                     Err(error) if error.is_damaged_value() => truncated = true,

@@ -1,6 +1,8 @@
 //! The records of the trees, as JSON on disk. A field may be added with `#[serde(default)]`; none may change its
 //! meaning or go without a new schema number.
 
+use std::collections::BTreeMap;
+
 use evenkeel_common::anomaly::Anomaly;
 use evenkeel_common::event::{AgentEvent, LossKind};
 use evenkeel_common::guest::GuestProfile;
@@ -13,6 +15,9 @@ use super::key::key;
 
 /// Random number of one spool of an agent; sequence numbers count within it.
 pub type Epoch = [u8; 16];
+
+/// Epoch of the anomalies that the aggregator itself finds, on every node and for good: no agent draws it by chance.
+pub const FLEET_EPOCH: Epoch = *b"evenkeel-fleet-1";
 
 /// What this store is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +76,79 @@ pub struct AnomalyRecord {
     pub node: NodeId,
     /// Epoch its number belongs to.
     pub epoch: Epoch,
+    /// What the aggregator knows beside, where it found the anomaly itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetFinding>,
+}
+
+/// What there is to say of an anomaly that the aggregator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FleetFinding {
+    /// What it is about, a sentence.
+    pub text: String,
+    /// Messages behind it, at most three.
+    pub samples: Vec<String>,
+    /// Detectors that had no say, with the reason.
+    pub abstained: Vec<String>,
+}
+
+/// What a person thinks of an anomaly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedbackRecord {
+    /// Whether it was real; otherwise a false alarm.
+    pub good: bool,
+    /// Their words; may be empty.
+    pub note: String,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Health of a node or guest at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoreRecord {
+    /// 0 to 100, higher = healthier; `None` while nothing was known.
+    pub score: Option<f64>,
+    /// healthy, degraded, critical or unknown.
+    pub status: String,
+}
+
+/// Means of a node over some minutes: what forecasts and seasonal baselines live on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RollupRecord {
+    /// Observations in it.
+    pub count: u32,
+    /// Bandwidth (Mbit/s), latency (ms), packet loss (%), jitter (ms), CPU (%), memory (%), error rate (%); `None` = no
+    /// data.
+    pub seven: [Option<f64>; 7],
+    /// File systems by mount point, percent in use.
+    #[serde(default)]
+    pub file_systems: BTreeMap<String, f64>,
+    /// Swap in use, bytes.
+    #[serde(default)]
+    pub swap_bytes: Option<f64>,
+}
+
+/// What one training made. The models themselves are files beside the store, one for each detector and the fusion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Node they are for; `None` = every node of the cluster that has none of its own.
+    pub node: Option<NodeId>,
+    /// When it was trained.
+    pub trained_at: Timestamp,
+    /// The data it was trained on.
+    pub data: Window,
+    /// Rows it was trained on.
+    pub rows: u64,
+    /// Rows left out because they lie in anomalous stretches.
+    pub left_out: u64,
+    /// store, csv or monthly.
+    pub source: String,
+    /// Who asked for it.
+    pub by: String,
+    /// Bytes of its files, which carry their own checksums.
+    pub bytes: u64,
 }
 
 /// A stretch for which a node has no, or only thinned, samples.
@@ -218,5 +296,25 @@ key! {
         at: Timestamp,
         /// The guest.
         vmid: Vmid,
+    }
+}
+key! {
+    /// Health of a subject at one time.
+    ScoreKey {
+        /// Its cluster.
+        cluster: ClusterId,
+        /// `node/NAME` or `guest/VMID`.
+        subject: String,
+        /// When.
+        at: Timestamp,
+    }
+}
+key! {
+    /// A trained model.
+    ModelKey {
+        /// The cluster it is for.
+        cluster: ClusterId,
+        /// Its number, from 1.
+        number: u32,
     }
 }

@@ -8,9 +8,13 @@ use evenkeel_common::time::Timestamp;
 use super::config::StoreConfig;
 use super::error::StoreError;
 use super::key::{Key, KeyRange, after_prefix};
-use super::records::{AnomalyKey, AnomalyTimeKey, BlockKey, DecisionKey, EventKey, GapKey, MoveKey, RunKey};
+use super::records::{
+    AnomalyKey, AnomalyTimeKey, BlockKey, DecisionKey, EventKey, GapKey, MoveKey, RunKey, ScoreKey,
+};
 use super::tree::{Batch, Coding, Tree};
-use super::trees::{ANOMALIES, ANOMALIES_BY_TIME, BLOCKS, DECISIONS, EVENTS, GAPS, MOVES, RUNS};
+use super::trees::{
+    ANOMALIES, ANOMALIES_BY_TIME, BLOCKS, DECISIONS, EVENTS, FEEDBACK, GAPS, MOVES, ROLLUPS, RUNS, SCORES,
+};
 use super::{Direction, Store};
 
 /// Rows deleted in one batch. Each may be a block with many chunks to sweep, and other writers wait meanwhile.
@@ -21,7 +25,7 @@ const BATCH_ROWS: usize = 50;
 pub struct Expired {
     /// Blocks of samples.
     pub blocks: u64,
-    /// Events, anomalies and gaps.
+    /// Events, anomalies, gaps, health scores and roll-ups.
     pub events: u64,
     /// Decisions and their runs.
     pub decisions: u64,
@@ -58,6 +62,7 @@ dated! {
     EventKey: (cluster) |key| key.at;
     AnomalyTimeKey: (cluster) |key| key.opened;
     MoveKey: (cluster) |key| key.at;
+    ScoreKey: (cluster, subject) |key| key.at;
     RunKey: (cluster) |key| Timestamp::from_millis(key.run_s.saturating_mul(1000));
     DecisionKey: (cluster) |key| Timestamp::from_millis(key.run_s.saturating_mul(1000));
 }
@@ -77,13 +82,19 @@ pub fn expire(
     let decisions = before(config.decisions_days);
     let anomalies = expire_tree(store, &ANOMALIES_BY_TIME, events, |batch, key| {
         let AnomalyTimeKey { cluster, node, epoch, number, .. } = key.clone();
-        batch.delete(&ANOMALIES, &AnomalyKey { cluster, node, epoch, number });
+        let key = AnomalyKey { cluster, node, epoch, number };
+        batch.delete(&ANOMALIES, &key);
+        // What people said of it goes with it.
+        batch.delete(&FEEDBACK, &key);
     })?;
     let done = Expired {
         blocks: expire_tree(store, &BLOCKS, before(config.samples_days), |_, _| {})?,
         events: anomalies
             + expire_tree(store, &EVENTS, events, |_, _| {})?
-            + expire_tree(store, &GAPS, events, |_, _| {})?,
+            + expire_tree(store, &GAPS, events, |_, _| {})?
+            + expire_tree(store, &SCORES, events, |_, _| {})?
+            // Sixty rows an hour of the blocks are six here: they may be kept as long as events are.
+            + expire_tree(store, &ROLLUPS, events, |_, _| {})?,
         decisions: expire_tree(store, &DECISIONS, decisions, |_, _| {})?
             + expire_tree(store, &RUNS, decisions, |_, _| {})?,
         moves: expire_tree(store, &MOVES, before(config.moves_days), |_, _| {})?,

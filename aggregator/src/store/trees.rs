@@ -5,8 +5,9 @@ use evenkeel_common::decision::Decision;
 use evenkeel_common::sample::SeriesKey;
 
 use super::records::{
-    AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, DecisionKey, EventKey, EventRecord, GapKey,
-    GapRecord, GuestKey, MetaRecord, MoveKey, NodeKey, NodeRecord, ProfileRecord, RunKey, SeriesNumber,
+    AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, DecisionKey, EventKey, EventRecord,
+    FeedbackRecord, GapKey, GapRecord, GuestKey, MetaRecord, ModelKey, ModelRecord, MoveKey, NodeKey,
+    NodeRecord, ProfileRecord, RollupRecord, RunKey, ScoreKey, ScoreRecord, SeriesNumber,
 };
 use super::tree::{Raw, Tree, TreeId};
 
@@ -40,9 +41,18 @@ pub const DECISIONS: Tree<DecisionKey, Decision> = Tree::new(0x0C, "decisions");
 pub const CONTROL: Tree<String, serde_json::Value> = Tree::new(0x0D, "control");
 /// Moves of guests, by whomever. Written by the decision cycle from PVE's tasks and inventory, read by its filters.
 pub const MOVES: Tree<MoveKey, serde_json::Value> = Tree::new(0x0E, "moves");
+/// Health of nodes and guests, a row when it changes and every ten minutes. Written by fleet detection, read by the
+/// server.
+pub const SCORES: Tree<ScoreKey, ScoreRecord> = Tree::new(0x20, "scores");
+/// Means of a node over some minutes, by their start. Written and read by fleet detection.
+pub const ROLLUPS: Tree<BlockKey, RollupRecord> = Tree::new(0x21, "rollups");
+/// What people think of anomalies. Written and read by the server.
+pub const FEEDBACK: Tree<AnomalyKey, FeedbackRecord> = Tree::new(0x22, "feedback");
+/// Trained models. Written and read by fleet detection.
+pub const MODELS: Tree<ModelKey, ModelRecord> = Tree::new(0x23, "models");
 
 /// All trees, in the order of exports and scrubs.
-pub const ALL: [TreeId; 14] = [
+pub const ALL: [TreeId; 18] = [
     META.id(),
     NODES.id(),
     SERIES.id(),
@@ -57,6 +67,10 @@ pub const ALL: [TreeId; 14] = [
     DECISIONS.id(),
     CONTROL.id(),
     MOVES.id(),
+    SCORES.id(),
+    ROLLUPS.id(),
+    FEEDBACK.id(),
+    MODELS.id(),
 ];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Anomalies and votes.
 
-use evenkeel_common::anomaly::{Anomaly, DetectorKind, Severity, Vote};
+use evenkeel_common::anomaly::{Anomaly, Cause, DetectorKind, Severity, Vote};
 
 use super::{InvalidMessage, MAX_ITEMS, Problem, at_most, finite, invalid, present, probability, time};
 use crate::v1;
@@ -18,6 +18,7 @@ impl From<Anomaly> for v1::Anomaly {
             confidence,
             severity,
             votes,
+            causes,
             injected,
         } = anomaly;
         let severity = match severity {
@@ -37,6 +38,7 @@ impl From<Anomaly> for v1::Anomaly {
             severity: severity.into(),
             votes: votes.into_iter().map(Into::into).collect(),
             injected,
+            causes: causes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -70,7 +72,28 @@ impl TryFrom<v1::Anomaly> for Anomaly {
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
+            causes: at_most("anomaly.causes", wire.causes, MAX_ITEMS)?
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
             injected: wire.injected,
+        })
+    }
+}
+
+impl From<Cause> for v1::Cause {
+    fn from(cause: Cause) -> Self {
+        Self { series: Some((&cause.series).into()), deviation: cause.deviation }
+    }
+}
+
+impl TryFrom<v1::Cause> for Cause {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: v1::Cause) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            series: present("cause.series", wire.series)?.try_into()?,
+            deviation: finite("cause.deviation", wire.deviation)?,
         })
     }
 }
@@ -81,6 +104,13 @@ impl From<Vote> for v1::Vote {
             DetectorKind::ZScore => v1::Detector::ZScore,
             DetectorKind::Ewma => v1::Detector::Ewma,
             DetectorKind::Percentile => v1::Detector::Percentile,
+            DetectorKind::Multivariate => v1::Detector::Multivariate,
+            DetectorKind::IsolationForest => v1::Detector::IsolationForest,
+            DetectorKind::LstmAutoencoder => v1::Detector::LstmAutoencoder,
+            DetectorKind::SeasonalEsd => v1::Detector::SeasonalEsd,
+            DetectorKind::Silence => v1::Detector::Silence,
+            DetectorKind::ErrorShare => v1::Detector::ErrorShare,
+            DetectorKind::LatencyBaseline => v1::Detector::LatencyBaseline,
         };
         Self { detector: detector.into(), score: vote.score, confidence: vote.confidence.get() }
     }
@@ -94,6 +124,13 @@ impl TryFrom<v1::Vote> for Vote {
             Ok(v1::Detector::ZScore) => DetectorKind::ZScore,
             Ok(v1::Detector::Ewma) => DetectorKind::Ewma,
             Ok(v1::Detector::Percentile) => DetectorKind::Percentile,
+            Ok(v1::Detector::Multivariate) => DetectorKind::Multivariate,
+            Ok(v1::Detector::IsolationForest) => DetectorKind::IsolationForest,
+            Ok(v1::Detector::LstmAutoencoder) => DetectorKind::LstmAutoencoder,
+            Ok(v1::Detector::SeasonalEsd) => DetectorKind::SeasonalEsd,
+            Ok(v1::Detector::Silence) => DetectorKind::Silence,
+            Ok(v1::Detector::ErrorShare) => DetectorKind::ErrorShare,
+            Ok(v1::Detector::LatencyBaseline) => DetectorKind::LatencyBaseline,
             Ok(v1::Detector::Unspecified) | Err(_) => return Err(invalid("vote.detector", Problem::Unknown)),
         };
         Ok(Self {
@@ -113,8 +150,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     pub(in crate::convert) fn anomaly() -> impl Strategy<Value = Anomaly> {
-        let detector =
-            prop::sample::select(vec![DetectorKind::ZScore, DetectorKind::Ewma, DetectorKind::Percentile]);
+        let detector = prop::sample::select(DetectorKind::ALL.to_vec());
         let vote = (detector, strategies::finite(), strategies::probability())
             .prop_map(|(detector, score, confidence)| Vote { detector, score, confidence });
         (
@@ -123,10 +159,22 @@ pub(super) mod tests {
             strategies::probability(),
             prop::sample::select(vec![Severity::Info, Severity::Warning, Severity::Critical]),
             prop::collection::vec(vote, 0..5),
+            prop::collection::vec(
+                (key(), strategies::finite()).prop_map(|(series, deviation)| Cause { series, deviation }),
+                0..3,
+            ),
             any::<bool>(),
         )
             .prop_map(
-                |((number, series, opened_at, closed_at), numbers, confidence, severity, votes, injected)| {
+                |(
+                    (number, series, opened_at, closed_at),
+                    numbers,
+                    confidence,
+                    severity,
+                    votes,
+                    causes,
+                    injected,
+                )| {
                     let [value, expected, deviation] = numbers;
                     Anomaly {
                         number,
@@ -139,6 +187,7 @@ pub(super) mod tests {
                         confidence,
                         severity,
                         votes,
+                        causes,
                         injected,
                     }
                 },
@@ -178,7 +227,7 @@ pub(super) mod tests {
                 "anomaly.votes",
                 Problem::TooLong(64),
             ),
-            (v1::Anomaly { votes: vec![vote(4, 0.5)], ..good.clone() }, "vote.detector", Problem::Unknown),
+            (v1::Anomaly { votes: vec![vote(99, 0.5)], ..good.clone() }, "vote.detector", Problem::Unknown),
             (v1::Anomaly { votes: vec![vote(1, -0.1)], ..good }, "vote.confidence", Problem::OutOfRange),
         ] {
             assert_eq!(Anomaly::try_from(wire), Err(InvalidMessage { field, problem }));

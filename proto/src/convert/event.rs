@@ -32,6 +32,9 @@ impl From<AgentEvent> for v1::Event {
             EventKind::SamplesLost(loss) => Kind::SamplesLost(loss.into()),
             EventKind::EventsLost(loss) => Kind::EventsLost(loss.into()),
             EventKind::ClockJumped { by_ms } => Kind::ClockJumpedMs(by_ms),
+            EventKind::DrillStarted(drill) => Kind::DrillStarted(drill.into()),
+            EventKind::DrillEnded { id, cleared } => Kind::DrillEnded(v1::DrillEnded { id, cleared }),
+            EventKind::DrillRefused { id, why } => Kind::DrillRefused(v1::DrillRefused { id, why }),
         };
         Self { at_ms: at.as_millis(), uptime_ms, kind: Some(kind) }
     }
@@ -65,6 +68,14 @@ impl TryFrom<v1::Event> for AgentEvent {
             Kind::SamplesLost(loss) => EventKind::SamplesLost(loss.try_into()?),
             Kind::EventsLost(loss) => EventKind::EventsLost(loss.try_into()?),
             Kind::ClockJumpedMs(by_ms) => EventKind::ClockJumped { by_ms },
+            Kind::DrillStarted(drill) => EventKind::DrillStarted(drill.try_into()?),
+            Kind::DrillEnded(v1::DrillEnded { id, cleared }) => {
+                EventKind::DrillEnded { id: text("drill_ended.id", id, MAX_WORD_CHARS)?, cleared }
+            }
+            Kind::DrillRefused(v1::DrillRefused { id, why }) => EventKind::DrillRefused {
+                id: text("drill_refused.id", id, MAX_WORD_CHARS)?,
+                why: text("drill_refused.why", why, MAX_MESSAGE_CHARS)?,
+            },
         };
         Ok(Self { at: time(wire.at_ms), uptime_ms: wire.uptime_ms, kind })
     }
@@ -109,6 +120,7 @@ mod tests {
     use super::*;
     use crate::convert::strategies;
     use crate::convert::{anomaly, guest};
+    use evenkeel_common::drill::{Drill, DrillKind};
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -140,6 +152,23 @@ mod tests {
             loss().prop_map(EventKind::SamplesLost),
             loss().prop_map(EventKind::EventsLost),
             any::<i64>().prop_map(|by_ms| EventKind::ClockJumped { by_ms }),
+            (
+                word(),
+                prop::sample::select(DrillKind::ALL.to_vec()),
+                prop::option::of(strategies::vmid()),
+                -1e9..1e9,
+                any::<u64>()
+            )
+                .prop_map(|(id, kind, guest, amount, ms)| EventKind::DrillStarted(Drill {
+                    id,
+                    kind,
+                    guest,
+                    amount,
+                    ms
+                })),
+            (word(), any::<bool>()).prop_map(|(id, cleared)| EventKind::DrillEnded { id, cleared }),
+            (word(), strategies::text(MAX_MESSAGE_CHARS))
+                .prop_map(|(id, why)| EventKind::DrillRefused { id, why }),
         ]
     }
 

@@ -4,6 +4,7 @@
 //! arrives is checked once, here, and an [`InvalidMessage`] names the field that is wrong.
 
 mod anomaly;
+mod drill;
 mod event;
 mod guest;
 mod node;

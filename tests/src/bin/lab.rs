@@ -35,7 +35,7 @@ struct Arguments {
     /// Port of the aggregator; 0 takes any free one.
     #[arg(long, default_value_t = 7443)]
     port: u16,
-    /// Something that goes wrong: silent:NODE, burst:VMID, load:NODE, api:401, api:500 or api:empty, followed by
+    /// Something that goes wrong: silent:NODE, burst:VMID, load:NODE, link:NODE:MS:LOSS, api:401, api:500 or api:empty, followed by
     /// @START+LENGTH in seconds after the start, as in silent:pve5@120+60. May be given several times.
     #[arg(long, value_name = "FAULT", conflicts_with = "only_this_host")]
     fault: Vec<Order>,

@@ -116,7 +116,8 @@ impl LabCluster {
         site: &Site,
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<CancellationToken> {
-        let config = site.agent_config(&self.id, node)?;
+        let mut config = site.agent_config(&self.id, node)?;
+        config.drills.allowed = true; // All of it is made up anyway.
         let source = SimSource::new(Arc::clone(&self.fleet), node.clone());
         Ok(site.spawn_agent(config, Box::new(source), Arc::clone(clock)))
     }
@@ -203,6 +204,23 @@ impl LabCluster {
             let waited = tokio::time::timeout(STUCK, applied.wait_for(|at| *at >= now)).await;
             waited.with_context(|| format!("the sample of {node} at {now} does not arrive"))??;
         }
+        Ok(())
+    }
+
+    /// Waits until fleet detection has looked, where it was due.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn wait_looked(&self, site: &Site, clock: &dyn Clock) -> anyhow::Result<()> {
+        let fleet = &site.aggregator.fleet;
+        let due = clock.uptime();
+        if !due.as_secs().is_multiple_of(fleet.config().interval().as_secs().max(1)) {
+            return Ok(());
+        }
+        let mut finished = fleet.finished();
+        let waited =
+            tokio::time::timeout(STUCK, finished.wait_for(|at| at.is_some_and(|at| at >= due))).await;
+        waited.with_context(|| format!("the look at {due:?} does not end"))??;
         Ok(())
     }
 

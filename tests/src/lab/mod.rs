@@ -133,10 +133,24 @@ impl VirtualLab {
     /// # Errors
     /// Whatever keeps a part from starting.
     pub async fn start(options: &Options, change: impl FnOnce(&mut ClusterConfig)) -> anyhow::Result<Self> {
+        Self::start_with(options, |config| {
+            config.clusters.first_mut().map(change);
+        })
+        .await
+    }
+
+    /// As [`Self::start`], where `change` may change everything the aggregator is told.
+    ///
+    /// # Errors
+    /// Whatever keeps a part from starting.
+    pub async fn start_with(
+        options: &Options,
+        change: impl FnOnce(&mut AggregatorConfig),
+    ) -> anyhow::Result<Self> {
         let clock = Arc::new(VirtualClock::new(VIRTUAL_START));
         let cluster = start_cluster(options, clock.now()).await?;
         let mut config = config(options, Some(&cluster));
-        config.clusters.first_mut().map(change);
+        change(&mut config);
         Self::start_on(cluster, clock, options.clone(), config).await
     }
 
@@ -190,6 +204,7 @@ impl VirtualLab {
     /// When something is stuck.
     pub async fn decide(&self) -> anyhow::Result<()> {
         self.clock.advance(HALF);
+        self.cluster.wait_looked(&self.site, self.clock.as_ref()).await?;
         self.cluster.wait_decided(&self.site, self.clock.as_ref()).await
     }
 }

@@ -32,6 +32,17 @@ pub enum Fault {
         /// When.
         during: Window,
     },
+    /// The way from and to the node is slow and loses probes.
+    Link {
+        /// Which node.
+        node: NodeId,
+        /// Milliseconds that a round trip takes longer.
+        extra_ms: f64,
+        /// Percent of probes without an answer.
+        loss_percent: f64,
+        /// When.
+        during: Window,
+    },
     /// The Proxmox API fails every request.
     Api {
         /// How.
@@ -54,6 +65,7 @@ enum What {
     Silent(NodeId),
     Burst(Vmid),
     HostLoad(NodeId),
+    Link(NodeId, f64, f64),
     Api(Answer),
 }
 
@@ -69,7 +81,7 @@ pub enum Answer {
 }
 
 /// What an order may look like.
-pub const ORDERS: &str = "silent:NODE, burst:VMID, load:NODE, api:401, api:500 or api:empty, each followed by \
+pub const ORDERS: &str = "silent:NODE, burst:VMID, load:NODE, link:NODE:MS:LOSS, api:401, api:500 or api:empty, each followed by \
                           @START+LENGTH in seconds after the start, as in silent:pve5@120+60";
 
 impl FromStr for Order {
@@ -85,6 +97,13 @@ impl FromStr for Order {
             ("silent", name) => What::Silent(node(name)?),
             ("load", name) => What::HostLoad(node(name)?),
             ("burst", vmid) => What::Burst(vmid.parse().map_err(|_| bad())?),
+            ("link", how) => {
+                let [name, ms, loss] = how.split(':').collect::<Vec<_>>()[..] else { return Err(bad()) };
+                let within = |text: &str, most: f64| {
+                    text.parse().ok().filter(|n| (0.0..=most).contains(n)).ok_or_else(bad)
+                };
+                What::Link(node(name)?, within(ms, 60_000.0)?, within(loss, 100.0)?)
+            }
             ("api", "401") => What::Api(Answer::Unauthorized),
             ("api", "500") => What::Api(Answer::Internal),
             ("api", "empty") => What::Api(Answer::Empty),
@@ -104,6 +123,9 @@ impl Order {
             What::Silent(node) => Fault::Silent { node: node.clone(), during },
             What::Burst(guest) => Fault::Burst { guest: *guest, during },
             What::HostLoad(node) => Fault::HostLoad { node: node.clone(), share: 0.6, during },
+            What::Link(node, extra_ms, loss_percent) => {
+                Fault::Link { node: node.clone(), extra_ms: *extra_ms, loss_percent: *loss_percent, during }
+            }
             What::Api(answer) => Fault::Api { answer: *answer, during },
         }
     }
@@ -119,7 +141,22 @@ mod tests {
         let during = Window { from: Timestamp::from_millis(121_000), to: Timestamp::from_millis(181_000) };
         let node = NodeId::new("pve5").unwrap();
         assert_eq!(order.placed(Timestamp::from_millis(1_000)), Fault::Silent { node, during });
-        for bad in ["", "silent:pve5", "silent:pve5@120", "api:404@1+1", "burst:7@1+1", "load:pve1@a+1"] {
+        let link: Order = "link:pve2:20:5@0+10".parse().unwrap();
+        assert!(matches!(
+            link.placed(Timestamp::from_millis(0)),
+            Fault::Link { extra_ms: 20.0, loss_percent: 5.0, .. }
+        ));
+        for bad in [
+            "link:pve2@1+1",
+            "link:pve2:1:101@1+1",
+            "link:pve2:NaN:1@1+1",
+            "",
+            "silent:pve5",
+            "silent:pve5@120",
+            "api:404@1+1",
+            "burst:7@1+1",
+            "load:pve1@a+1",
+        ] {
             assert!(bad.parse::<Order>().unwrap_err().contains("silent:pve5@120+60"), "{bad}");
         }
     }

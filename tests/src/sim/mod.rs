@@ -3,6 +3,7 @@
 
 pub mod fault;
 pub mod fleet;
+pub mod links;
 pub mod source;
 pub mod workload;
 

@@ -59,6 +59,16 @@ impl Source for SimSource {
             }
         };
         host_values(&self.node, &seen, total, at, &mut put);
+        for link in fleet.links(&self.node, at) {
+            let mut told = |metric, value: Option<f64>| {
+                if let Some(value) = value {
+                    put(SeriesKey::device(metric, link.peer.as_str()), value);
+                }
+            };
+            told(Metric::ProbeLatency, link.latency_ms);
+            told(Metric::ProbeJitter, link.jitter_ms);
+            told(Metric::ProbeLoss, Some(link.loss_percent));
+        }
         for guest in &seen.guests {
             let series = |metric| SeriesKey::guest(guest.vmid, metric);
             put(series(Metric::GuestCpu), guest.cpu);
@@ -105,6 +115,8 @@ fn host_values(
     let traffic = |n: usize| seen.guests.iter().map(|g| g.traffic[n]).sum::<f64>();
     put(SeriesKey::device(Metric::DiskRead, "nvme0n1"), traffic(0));
     put(SeriesKey::device(Metric::DiskWrite, "nvme0n1"), traffic(1));
+    put(SeriesKey::device(Metric::NetErrors, "eno1"), 0.0);
+    put(SeriesKey::device(Metric::NetDrops, "eno1"), 0.0);
     put(SeriesKey::device(Metric::NetRx, "eno1"), traffic(2));
     put(SeriesKey::device(Metric::NetTx, "eno1"), traffic(3));
 }

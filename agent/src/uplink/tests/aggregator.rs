@@ -356,7 +356,7 @@ impl Connection {
             event_cursor: epoch.event_cursor,
             sample_cursor: epoch.sample_cursor,
             credit: state.faults.credit.unwrap_or(600),
-            settings: Some(v1::Settings { interval_ms: state.faults.interval_ms, profile_interval_s: 0 }),
+            settings: Some(v1::Settings { interval_ms: state.faults.interval_ms, ..v1::Settings::default() }),
             cluster: "test".into(),
             node: "node".into(),
         })

@@ -72,6 +72,8 @@ fn table(anomalies: &[AnomalyView], now_ms: i64) -> Table {
         Column::number("CONFIDENCE").rank(5),
         Column::number("LASTED"),
         Column::text("DETECTORS").rank(6),
+        Column::text("ID").rank(7),
+        Column::remark("WHAT").only_if(anomalies.iter().any(|anomaly| !anomaly.text.is_empty())),
     ]);
     let mut sorted: Vec<&AnomalyView> = anomalies.iter().collect();
     sorted.sort_by_key(|anomaly| anomaly.opened_ms);
@@ -94,14 +96,24 @@ fn table(anomalies: &[AnomalyView], now_ms: i64) -> Table {
             number(anomaly.confidence, 2).into(),
             lasted,
             or_dash(&detectors.join(", ")).into(),
+            anomaly.id.as_str().into(),
+            [std::slice::from_ref(&anomaly.text), &anomaly.samples].concat().join("; ").into(),
         ]);
     }
     table
 }
 
-/// The metric, its device where there are several, and whether a drill caused it.
+/// Causes shown in a table; JSON has them all.
+const CAUSES_SHOWN: usize = 3;
+
+/// The metric, its device where there are several, the series behind it, and whether a drill caused it.
 fn series(anomaly: &AnomalyView) -> String {
     let mut text = anomaly.metric.clone();
+    let causes = anomaly.causes.iter().take(CAUSES_SHOWN);
+    let causes: Vec<_> = causes.map(|cause| format!("{} {:+.1}", cause.series, cause.deviation)).collect();
+    if !causes.is_empty() {
+        text = format!("{text}: {}", causes.join(", "));
+    }
     if !anomaly.instance.is_empty() {
         text = format!("{text} {}", anomaly.instance);
     }

@@ -88,9 +88,11 @@ pub fn of_word(word: &str) -> Tone {
         return *tone;
     }
     match word {
-        "pass" | "online" | "running" | "ok" | "agreed" => Tone::Green,
-        "critical" | "silent" | "offline" | "unreachable" | "disputed" => Tone::Red,
-        "warning" | "stale" | "maintenance" | "paused" | "agent_only" | "pve_only" | "open" => Tone::Amber,
+        "pass" | "healthy" | "active" | "good" | "online" | "running" | "ok" | "agreed" => Tone::Green,
+        "critical" | "damaged" | "bad" | "silent" | "offline" | "unreachable" | "disputed" => Tone::Red,
+        "warning" | "degraded" | "stale" | "maintenance" | "paused" | "agent_only" | "pve_only" | "open" => {
+            Tone::Amber
+        }
         "not_enabled" | "not_asked" | "stopped" | "never_seen" | "closed" | "none" | "unknown" => Tone::Faint,
         _ => Tone::Normal,
     }

@@ -235,7 +235,7 @@ fn checking_configuration_files() {
 
 #[test]
 fn help_names_every_verb_and_every_verb_has_help() {
-    let verbs = "status nodes guests profiles anomalies decisions explain replay pause resume config export completions man";
+    let verbs = "status nodes guests profiles anomalies scores forecast feedback detectors model decisions explain replay pause resume config export completions man";
     let mut command = bare();
     command.arg("--help");
     let help = Ran::of(command).succeeds().out;

@@ -112,6 +112,16 @@ fn replay_and_steering() {
 }
 
 #[test]
+fn drills() {
+    shown(
+        "simulate",
+        &["simulate", "cpu", "--node", "pve3", "--guest", "104", "--amount", "2", "--for", "10m"],
+    );
+    shown("simulate_status", &["simulate", "status"]);
+    shown("simulate_clear", &["simulate", "clear", "--node", "pve3"]);
+}
+
+#[test]
 fn the_last_run_of_every_cluster_but_one_object_as_json() {
     let aggregator = Aggregator::start();
     let out = aggregator.run(&["explain"]).succeeds().out;

@@ -13,6 +13,7 @@
 
 mod cpu;
 pub(crate) mod fleet;
+pub mod health;
 mod memory;
 pub mod predict;
 mod pressure;

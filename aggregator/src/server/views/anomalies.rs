@@ -40,11 +40,22 @@ pub fn view(cluster: &ClusterId, record: &AnomalyRecord) -> v1::AnomalyView {
             })
             .collect(),
         injected: anomaly.injected,
+        causes: anomaly
+            .causes
+            .iter()
+            .map(|cause| v1::CauseView { series: cause.series.to_string(), deviation: cause.deviation })
+            .collect(),
         unit: unit(anomaly.series.metric.unit()).into(),
+        text: record.fleet.as_ref().map(|fleet| fleet.text.clone()).unwrap_or_default(),
+        samples: record.fleet.as_ref().map(|fleet| fleet.samples.clone()).unwrap_or_default(),
+        abstained: record.fleet.as_ref().map(|fleet| fleet.abstained.clone()).unwrap_or_default(),
+        ..v1::AnomalyView::default()
     }
 }
 
-const fn unit(unit: Unit) -> &'static str {
+/// Stable name of a unit.
+#[must_use]
+pub const fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Percent => "percent",
         Unit::Cores => "cores",
@@ -52,6 +63,7 @@ const fn unit(unit: Unit) -> &'static str {
         Unit::BytesPerSecond => "bytes_per_second",
         Unit::PerSecond => "per_second",
         Unit::Milliseconds => "milliseconds",
+        Unit::MegabitsPerSecond => "megabits_per_second",
         Unit::Count => "count",
     }
 }

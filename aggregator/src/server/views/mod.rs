@@ -2,6 +2,7 @@
 
 pub mod anomalies;
 pub mod decisions;
+pub mod fleet;
 pub mod guests;
 pub mod nodes;
 pub mod status;

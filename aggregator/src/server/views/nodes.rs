@@ -91,6 +91,10 @@ fn measured(view: &ClusterView, live: &NodeLive, count_guests: bool, shown: &mut
     if live.skew_ms.is_some_and(|skew| skew.unsigned_abs() > view.max_skew_ms) {
         shown.not_decidable.push(format!("its clock is off by more than {} ms: check NTP", view.max_skew_ms));
     }
+    if live.load.drill.mean(window).is_some() {
+        let drill = "a fault drill distorts its data: see `evenkeelctl simulate status`";
+        shown.not_decidable.push(drill.into());
+    }
     if live.is_catching_up() {
         shown.not_decidable.push("events from before its reconnection are still arriving".into());
     }

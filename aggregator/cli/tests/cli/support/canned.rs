@@ -431,3 +431,33 @@ pub fn replay(differs: bool) -> ReplayResponse {
         written_by: "0.1.0".into(),
     }
 }
+
+/// A drill under way and one that was refused.
+pub fn drills() -> Vec<DrillView> {
+    let running = DrillView {
+        id: "d1795223900000".into(),
+        cluster: "lab".into(),
+        node: "pve3".into(),
+        kind: "cpu".into(),
+        vmid: Some(104),
+        amount: 2.0,
+        unit: "cores".into(),
+        ordered_ms: 1_795_223_900_000,
+        ends_ms: 1_795_224_500_000,
+        by: "the operator (7f3a)".into(),
+        state: "running".into(),
+        detail: String::new(),
+    };
+    let refused = DrillView {
+        id: "d1795223901000".into(),
+        node: "pve4".into(),
+        kind: "delay".into(),
+        vmid: None,
+        amount: 25.0,
+        unit: "ms".into(),
+        state: "refused".into(),
+        detail: "this agent's configuration does not allow drills: set drills.allowed = true".into(),
+        ..running.clone()
+    };
+    vec![running, refused]
+}

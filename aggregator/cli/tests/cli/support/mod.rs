@@ -313,4 +313,24 @@ impl Control for Fake {
             tokio_stream::iter(chunks.into_iter().map(|chunk| chunk.map(|data| ExportChunk { data })));
         answer(&r, Box::pin(chunks) as Stream<ExportChunk>)
     }
+
+    async fn simulate(&self, r: Request<SimulateRequest>) -> Result<Response<SimulateResponse>, Status> {
+        operator(&r)?;
+        answer(&r, SimulateResponse { drill: canned::drills().into_iter().next() })
+    }
+
+    async fn clear_drills(
+        &self,
+        r: Request<ClearDrillsRequest>,
+    ) -> Result<Response<ClearDrillsResponse>, Status> {
+        operator(&r)?;
+        answer(&r, ClearDrillsResponse { cleared: vec!["d1795223900000".into()] })
+    }
+
+    async fn list_drills(
+        &self,
+        r: Request<ListDrillsRequest>,
+    ) -> Result<Response<ListDrillsResponse>, Status> {
+        answer(&r, ListDrillsResponse { drills: canned::drills() })
+    }
 }
