@@ -169,6 +169,9 @@ pub fn in_unit(value: f64, unit: &str) -> String {
         "bytes" => float_bytes(value),
         "bytes_per_second" if value.is_finite() => format!("{}/s", float_bytes(value)),
         "percent" => with_unit(value, 1, "%"),
+        // From minutes on it is a length of time, as silence is, and nobody counts it in milliseconds.
+        "milliseconds" if (60_000.0..=1e15).contains(&value) => span(value as i64),
+        "milliseconds" if value >= 1000.0 => with_unit(value / 1000.0, 1, "s"),
         "milliseconds" => with_unit(value, 2, "ms"),
         "megabits_per_second" => with_unit(value, 2, "Mbit/s"),
         "cores" => with_unit(value, 2, "cores"),
@@ -276,6 +279,8 @@ mod tests {
     fn no_data_is_never_zero() {
         assert_eq!([number(None, 1), number(f64::NAN, 1), bytes(None), float_bytes(None)], ["-"; 4]);
         assert_eq!(in_unit(f64::INFINITY, "percent"), "-");
+        let told = [0.21, 1500.0, 600_500.0].map(|ms| in_unit(ms, "milliseconds"));
+        assert_eq!(told, ["0.21 ms", "1.5 s", "10 min"]);
         assert_eq!(number(-0.01, 1), "0.0");
         assert_eq!(float_bytes(-2048.0), "-2.0 KiB");
     }

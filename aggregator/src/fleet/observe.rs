@@ -107,9 +107,9 @@ pub fn observe(live: &NodeLive, interval: Duration) -> Observation {
     let owned = |(name, mean): (&str, f64)| (name.to_owned(), mean);
     let seven = [
         bandwidth,
-        live.wide.mean(Metric::ProbeLatency, now),
-        live.wide.mean(Metric::ProbeLoss, now),
-        live.wide.mean(Metric::ProbeJitter, now),
+        live.wide.median(Metric::ProbeLatency, now),
+        live.wide.median(Metric::ProbeLoss, now),
+        live.wide.median(Metric::ProbeJitter, now),
         load.cpu.mean(now),
         load.mem.mean(now),
         packet_errors,

@@ -62,11 +62,13 @@ impl Wide {
         self.means(metric, window).map(|(_, mean)| mean).reduce(|a, b| a + b)
     }
 
-    /// Mean of those means; `None` when there is none.
+    /// Median of those means, the lower one of two: what most of them are like, whatever a single one does. `None` when
+    /// there is none.
     #[must_use]
-    pub fn mean(&self, metric: Metric, window: Window) -> Option<f64> {
-        let (sum, n) = self.means(metric, window).fold((0.0, 0u32), |(sum, n), (_, v)| (sum + v, n + 1));
-        (n > 0).then(|| sum / f64::from(n))
+    pub fn median(&self, metric: Metric, window: Window) -> Option<f64> {
+        let mut means: Vec<f64> = self.means(metric, window).map(|(_, mean)| mean).collect();
+        means.sort_by(f64::total_cmp);
+        means.get(means.len().saturating_sub(1) / 2).copied()
     }
 }
 
@@ -83,7 +85,14 @@ mod tests {
         wide.push(&SeriesKey::device(Metric::ProbeLatency, "pve2"), at, 4.0);
         let window = Window { from: Timestamp::from_millis(0), to: Timestamp::from_millis(2_000) };
         assert_eq!(wide.sum(Metric::NetRx, window), Some(150.0));
-        assert_eq!(wide.mean(Metric::ProbeLatency, window), Some(4.0));
+        assert_eq!(wide.median(Metric::ProbeLatency, window), Some(4.0));
+        wide.push(&SeriesKey::device(Metric::ProbeLatency, "pve3"), at, 400.0);
+        assert_eq!(
+            wide.median(Metric::ProbeLatency, window),
+            Some(4.0),
+            "one slow peer does not make a slow node"
+        );
+        assert_eq!(wide.median(Metric::ProbeLoss, window), None);
         assert_eq!(wide.sum(Metric::NetTx, window), None);
         let later = Window { from: Timestamp::from_millis(5_000), to: Timestamp::from_millis(6_000) };
         assert_eq!(wide.sum(Metric::NetRx, later), None, "old values are no values");
