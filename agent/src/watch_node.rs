@@ -3,13 +3,14 @@
 //!
 //! Only the node's series take part, not its guests': guests come and go, and each has its own watch.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use evenkeel_common::anomaly::{Anomaly, Cause, DetectorKind, Severity, Vote};
 use evenkeel_common::sample::{Metric, SeriesId, SeriesKey, Subject};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Probability;
+use evenkeel_detect::habit::Habits;
 use evenkeel_detect::node::{ANOMALY_SCORE, NodeConfig, NodeDetector, NodeScore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,16 +25,6 @@ const CAUSES_TOLD: usize = 10;
 const LEAST_DEVIATION: f64 = 3.0;
 /// Deviation in sigma below which a series is no cause.
 const LEAST_CAUSE: f64 = 1.0;
-/// Causes by which two anomalies are recognised as of one kind.
-const KIND: usize = 3;
-/// Nights in a row after which the next one is a habit.
-const NIGHTS: i64 = 2;
-/// How far from the hour of the days before a habit may begin.
-const PUNCTUAL_MS: i64 = 30 * 60_000;
-const DAY_MS: i64 = 86_400_000;
-/// Most openings kept for the comparison.
-const MOST_OPENINGS: usize = 256;
-
 /// When a node is not itself, although each of its series may be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -87,8 +78,7 @@ pub struct NodeWatch {
     /// Whether what is going on is a habit and was not told.
     habit: bool,
     quiet: u16,
-    /// When anomalies began in the last days, told or not, with what was behind them.
-    openings: VecDeque<(Timestamp, Vec<SeriesKey>)>,
+    habits: Habits<SeriesKey>,
 }
 
 /// What a watch has learned, for the next run of the agent.
@@ -97,7 +87,7 @@ pub struct NodeMemory {
     config: NodeWatchConfig,
     detector: NodeDetector,
     channels: Vec<SeriesKey>,
-    openings: VecDeque<(Timestamp, Vec<SeriesKey>)>,
+    habits: Habits<SeriesKey>,
 }
 
 impl NodeWatch {
@@ -115,7 +105,7 @@ impl NodeWatch {
             open: None,
             habit: false,
             quiet: 0,
-            openings: VecDeque::new(),
+            habits: Habits::default(),
         }
     }
 
@@ -126,17 +116,17 @@ impl NodeWatch {
             config: self.config,
             detector: self.detector.clone(),
             channels: self.channels.clone(),
-            openings: self.openings.clone(),
+            habits: self.habits.clone(),
         })
     }
 
     /// Goes on with what an earlier run has learned, if it was learned with the same options.
     pub fn remember(&mut self, memory: NodeMemory) {
-        let NodeMemory { config, detector, channels, openings } = memory;
-        if config == self.config && channels.len() <= MOST_CHANNELS && openings.len() <= MOST_OPENINGS {
+        let NodeMemory { config, detector, channels, habits } = memory;
+        if config == self.config && channels.len() <= MOST_CHANNELS {
             self.means = vec![Mean::default(); channels.len()];
             self.by_id.clear();
-            (self.detector, self.channels, self.openings) = (detector, channels, openings);
+            (self.detector, self.channels, self.habits) = (detector, channels, habits);
         }
     }
 
@@ -221,7 +211,8 @@ impl NodeWatch {
             (None, Some(score)) => {
                 self.quiet = 0;
                 let anomaly = told(0, at, score, &self.channels);
-                self.habit = self.is_habit(at, &anomaly.causes);
+                let causes = anomaly.causes.iter().map(|cause| cause.series.clone());
+                self.habit = self.habits.is_habit(at, causes);
                 if self.habit {
                     return None;
                 }
@@ -245,27 +236,6 @@ impl NodeWatch {
                     .map(NodeTransition::Closed)
             }
         }
-    }
-
-    /// Whether the like began at this hour of each of the last days as well: what happens every night is no news
-    /// from the third night on. Keeps the opening for the nights to come.
-    fn is_habit(&mut self, at: Timestamp, causes: &[Cause]) -> bool {
-        let kind: Vec<SeriesKey> = causes.iter().take(KIND).map(|cause| cause.series.clone()).collect();
-        let ms = at.as_millis();
-        let oldest = ms - (NIGHTS + 1) * DAY_MS;
-        self.openings.retain(|(then, _)| (oldest..=ms).contains(&then.as_millis()));
-        let on = |night: i64| {
-            self.openings.iter().any(|(then, of)| {
-                let apart = (ms - night * DAY_MS - then.as_millis()).abs();
-                apart <= PUNCTUAL_MS && (kind.is_empty() || of.iter().any(|series| kind.contains(series)))
-            })
-        };
-        let habit = (1..=NIGHTS).all(on);
-        if self.openings.len() == MOST_OPENINGS {
-            self.openings.pop_front();
-        }
-        self.openings.push_back((at, kind));
-        habit
     }
 }
 

@@ -10,7 +10,7 @@
 //! | vote | the detectors' confidences become one verdict | [`vote`] |
 //! | watch | verdicts become anomalies with one opening and one closing | [`watch`] |
 //!
-//! A whole node is judged at once by [`node`].
+//! A whole node is judged at once by [`node`]; [`habit`] says what of it happens every night.
 //!
 //! The fleet's side, per node, on seven metrics:
 //!
@@ -36,6 +36,7 @@ pub mod ensemble;
 pub mod ewma;
 pub mod feedback;
 pub mod forecast;
+pub mod habit;
 pub mod isolation_forest;
 pub mod lstm_autoencoder;
 pub mod model;

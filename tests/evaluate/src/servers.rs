@@ -61,7 +61,7 @@ impl Figures {
 
 /// Prints the figures of each set, for all its entities and for either half; then the mean over the sets.
 pub fn servers(sets: &Sets, only: Option<&str>, out: Option<&Path>, each: bool) -> Result<()> {
-    let mut overall = Vec::new();
+    let (mut overall, mut shipped) = (Vec::new(), Operation::default());
     for (set, folder, step) in SETS.into_iter().filter(|(set, ..)| only.is_none_or(|only| only == *set)) {
         let mut halves = [Figures::default(), Figures::default()];
         for (position, entity) in entities(sets, folder)?.iter().enumerate() {
@@ -78,8 +78,16 @@ pub fn servers(sets: &Sets, only: Option<&str>, out: Option<&Path>, each: bool) 
         all.add(odd);
         all.print(set);
         overall.push(mean(&all.vus));
+        shipped.add(all.shipped);
     }
     println!("mean VUS-PR over the sets {:.3}", mean(&overall));
+    println!(
+        "all sets: caught {}/{}, {:.3} false alarms a day in {:.0} labelled node days",
+        shipped.caught,
+        shipped.events,
+        shipped.alarms as f64 / shipped.days,
+        shipped.days
+    );
     Ok(())
 }
 

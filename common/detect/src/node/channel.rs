@@ -1,16 +1,18 @@
-//! One channel: what is usual for it, and how far a value is from that on two time scales.
+//! One channel: what is usual for it, and how far a value is from that on three time scales.
 //!
 //! | deviation | from what | sees |
 //! |---|---|---|
 //! | `change` | its own last dozen steps, after the hour of the day | bursts, jumps, unrest; immune to drift |
 //! | `level` | its long-term level at this hour of the day | what lasts |
+//! | `leap` | its last twenty minutes, in its own unit ([`super::leap`]) | incidents |
 //!
-//! Levels and spreads are exponentially weighted and winsorised (Huber 1964): a value teaches at most what one at
-//! a few spreads would. Deviations are in spreads, capped, so that no single channel outshouts the rest.
+//! Levels and spreads of the first two are exponentially weighted and winsorised (Huber 1964): a value teaches at most what one at
+//! a few spreads would. All are in spreads, capped, so that no single channel outshouts the rest.
 
 use serde::{Deserialize, Serialize};
 
 use super::domain::Domain;
+use super::leap::{Leap, Stride};
 use super::season::{Hour, Season};
 
 /// Largest deviation that counts.
@@ -28,11 +30,12 @@ const COOLING: f32 = 0.5;
 /// Steps until the above bounds hold: what is known before is no measure.
 const BOUNDED_FROM: u32 = 64;
 
-/// How far a value is from what is usual, in spreads, within +-[`CAP`].
+/// How far a value is from what is usual, in spreads, within +-[`CAP`], and a leap within its own cap.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Deviation {
     pub(super) change: f32,
     pub(super) level: f32,
+    pub(super) leap: f32,
 }
 
 /// What all channels of a step share.
@@ -50,6 +53,7 @@ pub(super) struct Pace {
     pub(super) least: f32,
     /// Steps before a channel is judged.
     pub(super) warm_up: u32,
+    pub(super) stride: Stride,
 }
 
 impl Pace {
@@ -70,6 +74,7 @@ impl Pace {
 pub(super) struct Channel {
     domain: Domain,
     season: Season,
+    leap: Leap,
     seen: u32,
     /// Average of the last dozen steps, after the season.
     short: f32,
@@ -91,6 +96,7 @@ impl Channel {
         Self {
             domain: Domain::new(),
             season: Season::new(),
+            leap: Leap::new(),
             seen: 0,
             short: 0.0,
             level: 0.0,
@@ -106,13 +112,15 @@ impl Channel {
     /// Judges a value by what was known before it, then learns it. None: absent, or not known long enough.
     pub(super) fn observe(&mut self, value: f64, pace: &Pace) -> Option<Deviation> {
         if !value.is_finite() {
+            self.miss(1);
             self.heat *= COOLING;
             return None;
         }
+        let leap = self.leap.observe(value, &pace.stride).unwrap_or(0.0);
         let (entered, changed) = self.domain.enter(value, pace.day);
         let value = entered?;
         if changed {
-            *self = Self { domain: self.domain.clone(), ..Self::new() };
+            *self = Self { domain: self.domain.clone(), leap: self.leap.clone(), ..Self::new() };
         }
         if self.seen == 0 {
             (self.short, self.level, self.middle) = (value, value, value);
@@ -124,15 +132,21 @@ impl Channel {
         let deviation = Deviation {
             change: in_spreads(change, &mut self.change_variance, self.seen),
             level: in_spreads(level, &mut self.level_variance, self.seen),
+            leap,
         };
         self.learn(value, usual, change, level, pace);
-        let larger = deviation.change.abs() > deviation.level.abs();
-        let largest = if larger { deviation.change } else { deviation.level };
         self.heat *= COOLING;
-        if largest.abs() > self.heat.abs() {
-            self.heat = largest;
+        for seen in [deviation.change, deviation.level, deviation.leap] {
+            if seen.abs() > self.heat.abs() {
+                self.heat = seen;
+            }
         }
         (self.seen > pace.warm_up).then_some(deviation)
+    }
+
+    /// So many steps passed without a value.
+    pub(super) fn miss(&mut self, steps: u32) {
+        self.leap.miss(steps);
     }
 
     /// How much of the season is believed: nothing unless it predicts better than the plain level does.
@@ -170,7 +184,7 @@ impl Channel {
 
     /// Bytes, with the heap.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.season.heap_bytes()
+        size_of::<Self>() + self.season.heap_bytes() + self.leap.heap_bytes()
     }
 }
 

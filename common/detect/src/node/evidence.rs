@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::channel::Deviation;
-use super::tail::Quantile;
+use super::histogram::LogHistogram;
 
 /// Share of steps beyond the percentile that each view is measured by.
 const BEYOND: f32 = 0.01;
@@ -74,12 +74,12 @@ pub(super) struct Weight {
 pub(super) struct Evidence {
     unrest: Recent,
     level: Recent,
-    usual: [Quantile; 3],
+    usual: [LogHistogram; 3],
 }
 
 impl Evidence {
     pub(super) fn new() -> Self {
-        let usual = [Quantile::new(), Quantile::new(), Quantile::new()];
+        let usual = [LogHistogram::narrow(), LogHistogram::narrow(), LogHistogram::narrow()];
         Self { unrest: Recent::default(), level: Recent::default(), usual }
     }
 
@@ -90,7 +90,7 @@ impl Evidence {
         let views = [change, self.unrest.mean(change, UNREST_STEPS), self.level.mean(level, LEVEL_STEPS)];
         let mut roots = [0.0; 3];
         for ((root, view), usual) in roots.iter_mut().zip(views).zip(&mut self.usual) {
-            *root = (view / usual.value(BEYOND).max(LEAST)).sqrt();
+            *root = (view / usual.quantile(BEYOND).unwrap_or(1.0).max(LEAST)).sqrt();
             usual.learn(view, share);
         }
         let [quick, unrest, level] = roots;

@@ -6,50 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A high quantile of a positive stream: a fading histogram of its logarithm. It has to come down within a day
-/// when the first values were wild, which a stochastic approximation does not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Quantile {
-    bins: Vec<f32>,
-    total: f32,
-}
-
-/// Bins, their width in the logarithm, and where the first begins.
-const BINS: usize = 96;
-const WIDTH: f32 = 0.15;
-const LOWEST: f32 = -7.0;
-
-impl Quantile {
-    pub(super) fn new() -> Self {
-        Self { bins: Vec::new(), total: 0.0 }
-    }
-
-    /// Learns a value as the given share of all that is known.
-    pub(super) fn learn(&mut self, value: f32, share: f32) {
-        if self.bins.len() != BINS {
-            self.bins = vec![0.0; BINS];
-            self.total = 0.0;
-        }
-        for bin in &mut self.bins {
-            *bin *= 1.0 - share;
-        }
-        let bin = ((value.max(1e-6).ln() - LOWEST) / WIDTH).clamp(0.0, BINS as f32 - 1.0) as usize;
-        self.bins[bin] += share;
-        self.total = self.total * (1.0 - share) + share;
-    }
-
-    /// The value that a share of `beyond` exceeds; 1 of nothing.
-    pub(super) fn value(&self, beyond: f32) -> f32 {
-        let mut left = beyond * self.total;
-        for (bin, &weight) in self.bins.iter().enumerate().rev() {
-            if weight > 0.0 && left <= weight {
-                return (LOWEST + WIDTH * (bin as f32 + 1.0 - left / weight)).exp();
-            }
-            left -= weight;
-        }
-        1.0
-    }
-}
+use super::histogram::LogHistogram;
 
 /// Share of rows that belong to the tail.
 const BEYOND: f32 = 0.02;
@@ -61,7 +18,7 @@ const PRIOR_EXCESS: f64 = 0.42;
 /// The tail of a raw score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tail {
-    bound: Quantile,
+    bound: LogHistogram,
     days: f64,
     peaks: f64,
     /// Heights of the peaks over the bound, relative to it, summed.
@@ -88,7 +45,7 @@ pub(super) struct Lesson {
 
 impl Tail {
     pub(super) fn new() -> Self {
-        Self { bound: Quantile::new(), days: 0.0, peaks: 0.0, excess: 0.0, peak: 0.0, quiet: 0 }
+        Self { bound: LogHistogram::narrow(), days: 0.0, peaks: 0.0, excess: 0.0, peak: 0.0, quiet: 0 }
     }
 
     /// Learns a score.
@@ -96,7 +53,7 @@ impl Tail {
         let keep = 1.0 - lesson.fade;
         (self.days, self.peaks, self.excess) = (self.days * keep, self.peaks * keep, self.excess * keep);
         self.days += lesson.weight / lesson.day;
-        let bound = self.bound.value(BEYOND);
+        let bound = self.bound.quantile(BEYOND).unwrap_or(1.0);
         if score > bound {
             self.peak = self.peak.max(score / bound - 1.0);
             self.quiet = 0;
@@ -130,7 +87,7 @@ impl Tail {
     /// How many peaks a day normal variation brings that are at least as high.
     pub(super) fn per_day(&self, score: f32) -> f64 {
         let (per_day, mean) = self.model();
-        let excess = f64::from(score / self.bound.value(BEYOND)) - 1.0;
+        let excess = f64::from(score / self.bound.quantile(BEYOND).unwrap_or(1.0)) - 1.0;
         if excess > 0.0 {
             // The bound keeps apart what is beyond telling apart; it is never reached below a thousand means.
             per_day * (-excess / mean).max(-600.0).exp()
@@ -179,14 +136,5 @@ mod tests {
             _ => bulk(step),
         });
         assert!(hurt.per_day(4.0) < 3.0 * clean.per_day(4.0) + 0.01);
-    }
-
-    #[test]
-    fn a_quantile_is_near_the_exact_one() {
-        let mut quantile = Quantile::new();
-        (0..10_000)
-            .for_each(|i| quantile.learn(((i * 7919 % 10_000) as f32 + 1.0) / 100.0, 1.0 / (i + 1) as f32));
-        let near = quantile.value(0.02);
-        assert!((near / 98.0 - 1.0).abs() < 0.1, "{near}");
     }
 }
