@@ -24,6 +24,9 @@ use crate::watch::Watcher;
 const IN_TIME: Duration = Duration::from_millis(50);
 /// Between two looks at the node's facts.
 const FACTS_INTERVAL: Duration = Duration::from_secs(600);
+/// Between reports of the guests' histories: what a node that is lost for good takes along at most. One that stops in
+/// order has them in `watch.state`, and a guest that leaves it takes its own along.
+const HISTORY_INTERVAL: Duration = Duration::from_secs(3600);
 /// The connection has this long to end.
 const UPLINK_END: Duration = Duration::from_secs(3);
 
@@ -207,8 +210,11 @@ struct Loop {
     interval: Duration,
     profile_interval: Duration,
     next_profiles: Duration,
+    next_histories: Duration,
     next_facts: Duration,
     refused: u64,
+    /// Histories of guests that arrived and were no such.
+    refused_histories: u64,
 }
 
 impl Loop {
@@ -238,8 +244,10 @@ impl Loop {
             interval: config.interval(),
             profile_interval,
             next_profiles: now.saturating_add(profile_interval),
+            next_histories: now.saturating_add(HISTORY_INTERVAL),
             next_facts: now.saturating_add(FACTS_INTERVAL),
             refused: 0,
+            refused_histories: 0,
         }
     }
 
@@ -281,6 +289,25 @@ impl Loop {
         wanted.unwrap_or(self.interval)
     }
 
+    /// Adds what arrived of the past of guests to their profiles.
+    fn learn(&mut self) {
+        if !self.lanes.peek(Lanes::has_arrived) {
+            return;
+        }
+        let now = self.clock.now();
+        for (vmid, (started_at, history)) in self.lanes.update(Lanes::take_arrived) {
+            match self.watcher.learn(vmid, started_at, &history, now) {
+                Ok(true) => tracing::info!(%vmid, "its profile goes on from what is known of its past"),
+                Ok(false) => tracing::debug!(%vmid, "nothing new in what is known of its past"),
+                Err(error) => {
+                    self.refused_histories += 1;
+                    let refused = self.refused_histories;
+                    tracing::warn!(%vmid, refused, %error, "what arrived of its past is not used");
+                }
+            }
+        }
+    }
+
     fn tell(&self, kinds: Vec<EventKind>) {
         if !kinds.is_empty() {
             let events: Vec<_> = kinds.into_iter().map(|kind| event(&*self.clock, kind)).collect();
@@ -289,6 +316,7 @@ impl Loop {
     }
 
     fn tick(&mut self, due: Duration) {
+        self.learn();
         let uptime = self.clock.uptime();
         let late = uptime.saturating_sub(due);
         let mut reading = self.source.read(self.clock.now(), uptime, &mut self.registry);
@@ -320,6 +348,11 @@ impl Loop {
             self.next_profiles = uptime.saturating_add(interval.unwrap_or(self.profile_interval));
             let profiles = self.watcher.profiles();
             self.lanes.update(|lanes| lanes.report(profiles));
+        }
+        if uptime >= self.next_histories {
+            self.next_histories = uptime.saturating_add(HISTORY_INTERVAL);
+            let histories = self.watcher.histories();
+            self.lanes.update(|lanes| lanes.report_histories(histories));
         }
         if uptime >= self.next_facts {
             self.next_facts = uptime.saturating_add(FACTS_INTERVAL);

@@ -11,7 +11,7 @@ use evenkeel_common::id::Vmid;
 use evenkeel_common::sample::{Metric, SeriesId, SeriesKey, Subject};
 use evenkeel_common::time::Timestamp;
 use evenkeel_detect::config::WatchConfig;
-use evenkeel_detect::profile::GuestProfiler;
+use evenkeel_detect::profile::{GuestProfiler, HistoryError};
 use evenkeel_detect::watch::{AnomalyState, SeriesWatch, Transition};
 
 use crate::collect::source::{Fault, Reading, Registry};
@@ -126,6 +126,32 @@ impl Watcher {
         self.guests.values().filter_map(Guest::profile).collect()
     }
 
+    /// The histories of all guests with any data, with the start of their lives.
+    #[must_use]
+    pub fn histories(&self) -> Vec<(Vmid, Timestamp, Vec<u8>)> {
+        let with_data = self.guests.values().filter(|guest| guest.profile().is_some());
+        let history =
+            |guest: &Guest| Some((guest.facts.vmid, guest.facts.started_at, guest.profiler.to_bytes().ok()?));
+        with_data.filter_map(history).collect()
+    }
+
+    /// Adds what others know of a guest, as it arrived at `now`, to what was learned of it here. It is left out when
+    /// that life of the guest is over, and when a part of it is known here already. Returns whether it was added.
+    ///
+    /// # Errors
+    /// [`HistoryError`]: it is no history; nothing has changed.
+    pub fn learn(
+        &mut self,
+        vmid: Vmid,
+        started_at: Timestamp,
+        history: &[u8],
+        now: Timestamp,
+    ) -> Result<bool, HistoryError> {
+        let history = GuestProfiler::from_bytes(history, now)?;
+        let guest = self.guests.get_mut(&vmid).filter(|guest| guest.facts.started_at == started_at);
+        Ok(guest.is_some_and(|guest| guest.profiler.merge(&history)))
+    }
+
     /// Time between ticks.
     #[must_use]
     pub fn interval(&self) -> Duration {
@@ -212,8 +238,12 @@ impl Watcher {
             .map(|old| old.facts.vmid)
             .collect();
         for vmid in gone {
-            let profile = self.guests.remove(&vmid).and_then(|guest| guest.profile()).map(Box::new);
-            kinds.push(EventKind::GuestVanished { vmid, profile });
+            let guest = self.guests.remove(&vmid);
+            let profile = guest.as_ref().and_then(Guest::profile).map(Box::new);
+            // It can not fail for what this agent itself has made; if it did, the figures would still go.
+            let history =
+                guest.filter(|_| profile.is_some()).and_then(|guest| guest.profiler.to_bytes().ok());
+            kinds.push(EventKind::GuestVanished { vmid, profile, history });
         }
         for facts in now {
             match self.guests.get_mut(&facts.vmid) {

@@ -26,7 +26,7 @@ use crate::fleet::{self, Fleet};
 use crate::identity::audit::{Audit, AuditError};
 use crate::identity::ca::{Ca, CaError};
 use crate::identity::tokens::{TokenError, Tokens};
-use crate::ingest::{AgentService, AnomalyNews, Counts, Ledger, Live, Steering, Writer};
+use crate::ingest::{AgentService, AnomalyNews, Counts, Histories, Ledger, Live, Steering, Writer};
 use crate::pve::{InventoryReader, PveClient, PveError};
 use crate::server::auth::AuthLayer;
 use crate::server::control::ControlService;
@@ -127,7 +127,8 @@ impl Aggregator {
         let (stop, failed, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let live = Arc::<Live>::default();
         let steering = Arc::new(Steering::new(authority.secret()));
-        let parts = Parts { config, clock, live, store, clusters, steering, stop, failed, tasks };
+        let histories = Arc::new(open_histories(&config, &store, clock.now())?);
+        let parts = Parts { config, clock, live, store, clusters, steering, histories, stop, failed, tasks };
 
         parts.start_cycles()?;
         let (agents, control) = parts.services(audit)?;
@@ -166,6 +167,7 @@ struct Parts {
     store: Arc<dyn Store>,
     clusters: Arc<BTreeMap<ClusterId, Arc<ClusterHandle>>>,
     steering: Arc<Steering>,
+    histories: Arc<Histories>,
     stop: CancellationToken,
     failed: CancellationToken,
     tasks: TaskTracker,
@@ -182,6 +184,7 @@ impl Parts {
                 clock: Arc::clone(&self.clock),
                 pve: pve_side(cluster)?,
                 max_skew_ms: self.config.ingest.max_skew_ms.into(),
+                histories: Arc::clone(&self.histories),
             })?;
             self.tasks.spawn(cycle.run(self.stop.clone(), self.failed.clone()));
         }
@@ -195,7 +198,8 @@ impl Parts {
             (Arc::clone(&self.store), self.config.store.clone(), Arc::clone(&self.clock));
         self.tasks.spawn(upkeep::run(store, limits, clock, Arc::clone(&counts), self.stop.clone()));
         let ledger =
-            Ledger::new(Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&counts), news.clone());
+            Ledger::new(Arc::clone(&self.store), Arc::clone(&self.clock), Arc::clone(&counts), news.clone())
+                .with_histories(Arc::clone(&self.histories));
         let commit = Duration::from_millis(self.config.ingest.commit_ms.into());
         let (writer, writing) = Writer::start(ledger, commit, self.stop.clone(), self.failed.clone());
         self.tasks.spawn(async move {
@@ -210,6 +214,7 @@ impl Parts {
             Arc::clone(&self.clock),
             Arc::clone(&counts),
             Arc::clone(&self.steering),
+            Arc::clone(&self.histories),
             self.stop.clone(),
         );
         let fleet = self.start_fleet(&news)?;
@@ -287,6 +292,17 @@ fn open_clusters(
         handles.insert(id.clone(), Arc::new(ClusterHandle::open(id, cluster.policy.clone(), store)?));
     }
     Ok(handles)
+}
+
+/// Guests are known by their identity where Proxmox is asked.
+fn open_histories(
+    config: &AggregatorConfig,
+    store: &Arc<dyn Store>,
+    now: Timestamp,
+) -> Result<Histories, StartError> {
+    let asked = config.clusters.iter().filter(|cluster| !cluster.pve.endpoints.is_empty());
+    let identified = asked.map(|cluster| ClusterId::new(&cluster.name)).collect::<Result<_, _>>()?;
+    Ok(Histories::open(Arc::clone(store), identified, now)?)
 }
 
 fn pve_side(cluster: &ClusterConfig) -> Result<Option<PveSide>, StartError> {

@@ -44,6 +44,9 @@ pub enum EventKind {
         vmid: Vmid,
         /// Its profile up to now.
         profile: Option<Box<GuestProfile>>,
+        /// The history the profile was made from, see `GuestProfiler::to_bytes`; kept apart from the event.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history: Option<Vec<u8>>,
     },
     /// A source of samples can not be read; its series have a gap from here on.
     CollectorFailed {

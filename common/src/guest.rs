@@ -126,4 +126,64 @@ pub struct GuestProfile {
     pub memory: UsageSummary,
     /// Mean CPU in cores by hour of day (UTC), `None` where no data yet; 24 values.
     pub cpu_by_hour: Vec<Option<f64>>,
+    /// The stretches it was made of, by the time they began; empty where that is not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<ProfilePiece>,
 }
+
+impl GuestProfile {
+    /// Seconds behind it by where they come from: Proxmox's RRD, earlier lives and nodes, and the newest piece.
+    #[must_use]
+    pub fn origins(&self) -> (u64, u64, u64) {
+        let sum =
+            |pieces: &mut dyn Iterator<Item = &ProfilePiece>| pieces.map(|p| p.observed_ms / 1000).sum();
+        let agents = || self.pieces.iter().filter(|p| p.origin == PieceOrigin::Agent);
+        (
+            sum(&mut self.pieces.iter().filter(|p| p.origin == PieceOrigin::Rrd)),
+            sum(&mut agents().rev().skip(1)),
+            sum(&mut agents().next_back().into_iter()),
+        )
+    }
+}
+
+/// Who saw a stretch of a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PieceOrigin {
+    /// Proxmox's RRD, before any agent saw the guest.
+    Rrd,
+    /// An agent, for as long as the guest ran on its node.
+    Agent,
+}
+
+/// A stretch that went into a profile. By it a history is told from another, so that none is counted twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfilePiece {
+    /// Time of its first sample; names the piece among those of its guest.
+    pub began: Timestamp,
+    /// Time of its last sample.
+    pub until: Timestamp,
+    /// Milliseconds of data in it, gaps left out.
+    pub observed_ms: u64,
+    /// Who saw it.
+    pub origin: PieceOrigin,
+}
+
+impl ProfilePiece {
+    /// Whether both tell of the same stretch, perhaps one of them of more of it. Of the RRD a guest has one.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.origin == other.origin && (self.began == other.began || self.origin == PieceOrigin::Rrd)
+    }
+}
+
+/// Whether two sets of pieces have one in common.
+#[must_use]
+pub fn overlap(one: &[ProfilePiece], other: &[ProfilePiece]) -> bool {
+    one.iter().any(|piece| other.iter().any(|known| known.is_of(piece)))
+}
+
+/// Most pieces of one profile.
+pub const MAX_PIECES: usize = 16;
+/// Most bytes of a history, as it travels and is kept.
+pub const MAX_HISTORY_BYTES: usize = 8 << 10;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel_aggregator::ingest::dictionary::SeriesTable;
-use evenkeel_aggregator::ingest::session::{Greeting, Session};
+use evenkeel_aggregator::ingest::greeting::Greeting;
+use evenkeel_aggregator::ingest::session::Session;
 use evenkeel_aggregator::ingest::writer::{Cursors, Work};
 use evenkeel_aggregator::ingest::{Counts, IngestConfig, Ledger, Live};
 use evenkeel_aggregator::store::records::NodeKey;

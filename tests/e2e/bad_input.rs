@@ -268,7 +268,12 @@ fn misdeeds(next_event: u64, bomb: &[u8]) -> Vec<(&'static str, Message, &'stati
         ),
         ("NaN", events(next_event, vec![anomaly(f64::NAN)]), INVALID, "anomaly.value"),
         ("infinity", events(next_event, vec![anomaly(f64::INFINITY)]), INVALID, "anomaly.value"),
-        ("half a day", Message::Profiles(v1::ProfileReport { profiles: vec![guest] }), INVALID, "profile"),
+        (
+            "half a day",
+            Message::Profiles(v1::ProfileReport { profiles: vec![guest], ..Default::default() }),
+            INVALID,
+            "profile",
+        ),
         (
             "a live view of more than was announced",
             Message::Live(v1::LiveView { at_ms: 1, uptime_ms: 1, columns: vec![], series: 5 }),

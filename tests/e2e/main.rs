@@ -9,5 +9,6 @@ mod drills;
 mod fleet;
 mod kill;
 mod probes;
+mod profiles;
 mod roles;
 mod support;

@@ -11,6 +11,7 @@ use evenkeel_common::guest::{GuestFacts, GuestProfile};
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::node::NodeFacts;
 use evenkeel_common::sample::{SeriesId, SeriesKey, Tick};
+use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1;
 use tokio::sync::Notify;
 
@@ -103,6 +104,9 @@ impl SharedLanes {
     }
 }
 
+/// When a life of a guest began, and its history as bytes.
+pub type History = (Timestamp, Vec<u8>);
+
 /// The lanes.
 #[derive(Debug)]
 pub struct Lanes {
@@ -112,6 +116,9 @@ pub struct Lanes {
     names: HashMap<SeriesId, Arc<SeriesKey>>,
     latest: Option<(u64, Row)>,
     profiles: BTreeMap<Vmid, GuestProfile>,
+    histories: BTreeMap<Vmid, History>,
+    /// What the aggregator knows of guests that run here, until the loop takes it.
+    arrived: BTreeMap<Vmid, History>,
     facts: NodeFacts,
     guests: Vec<GuestFacts>,
     settings: Arc<Settings>,
@@ -129,6 +136,8 @@ impl Lanes {
             names: HashMap::new(),
             latest: None,
             profiles: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            arrived: BTreeMap::new(),
             facts,
             guests: Vec::new(),
             settings: Arc::default(),
@@ -182,6 +191,32 @@ impl Lanes {
         self.profiles.extend(profiles.into_iter().map(|profile| (profile.vmid, profile)));
     }
 
+    /// Replaces the histories of these guests. Not on disk: the agent has them itself, and tells them again.
+    pub fn report_histories(&mut self, histories: impl IntoIterator<Item = (Vmid, Timestamp, Vec<u8>)>) {
+        self.histories
+            .extend(histories.into_iter().map(|(vmid, started_at, bytes)| (vmid, (started_at, bytes))));
+    }
+
+    /// Takes what has arrived of the past of guests.
+    pub fn take_arrived(&mut self) -> BTreeMap<Vmid, History> {
+        std::mem::take(&mut self.arrived)
+    }
+
+    /// Whether anything has arrived of the past of guests.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+
+    /// Keeps a history that arrived; the latest of each guest that runs here.
+    pub(super) fn arrive(&mut self, wire: v1::GuestHistory) {
+        let v1::GuestHistory { vmid, history, started_at_ms } = wire;
+        let running = self.guests.iter().find(|guest| guest.vmid.get() == vmid);
+        if let Some(guest) = running {
+            self.arrived.insert(guest.vmid, (Timestamp::from_millis(started_at_ms), history));
+        }
+    }
+
     /// What the node is, for the next hello.
     pub fn set_facts(&mut self, facts: NodeFacts) {
         self.facts = facts;
@@ -189,7 +224,10 @@ impl Lanes {
 
     /// The guests that run now, for the next hello.
     pub fn set_guests(&mut self, guests: Vec<GuestFacts>) {
-        self.profiles.retain(|vmid, _| guests.iter().any(|guest| guest.vmid == *vmid));
+        let runs = |vmid: &Vmid| guests.iter().any(|guest| guest.vmid == *vmid);
+        self.profiles.retain(|vmid, _| runs(vmid));
+        self.histories.retain(|vmid, _| runs(vmid));
+        self.arrived.retain(|vmid, _| runs(vmid));
         self.guests = guests;
     }
 
@@ -253,6 +291,16 @@ impl Lanes {
     /// Takes up to `most` profiles that have not been told yet.
     pub(super) fn take_profiles(&mut self, most: usize) -> Vec<GuestProfile> {
         std::iter::from_fn(|| self.profiles.pop_first()).take(most).map(|(_, profile)| profile).collect()
+    }
+
+    /// Takes up to `most` histories that have not been told yet.
+    pub(super) fn take_histories(&mut self, most: usize) -> Vec<v1::GuestHistory> {
+        let wire = |(vmid, (started_at, history)): (Vmid, History)| v1::GuestHistory {
+            vmid: vmid.get(),
+            history,
+            started_at_ms: started_at.as_millis(),
+        };
+        std::iter::from_fn(|| self.histories.pop_first()).take(most).map(wire).collect()
     }
 
     /// Frees what is durable at the aggregator.

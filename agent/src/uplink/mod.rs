@@ -301,6 +301,7 @@ impl Uplink {
                 let settings = Settings::received(settings, self.clock.uptime());
                 self.lanes.lock().set_settings(settings);
             }
+            Some(Answer::History(history)) => self.lanes.lock().arrive(history),
             Some(Answer::Clock(echo)) => self.compare_clocks(echo, skewed),
             Some(Answer::Hello(_)) => return Err(Failure::Protocol("a second hello")),
             None => {} // Of a newer aggregator.

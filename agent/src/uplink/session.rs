@@ -17,6 +17,8 @@ const NEARLY_LIVE: u64 = 2;
 const EVENT_BATCH: usize = 64;
 /// Profiles in a report.
 const PROFILE_BATCH: usize = 100;
+/// Histories in a report: with 8 KiB each they fit into the smallest message that an aggregator takes.
+const HISTORY_BATCH: usize = 6;
 /// Most entries of a stream's dictionary. A new stream begins without those that have ended.
 const MAX_DICTIONARY: usize = 1 << 16;
 
@@ -154,9 +156,11 @@ impl Session {
 
     fn reports(&mut self, lanes: &mut Lanes) {
         let profiles = lanes.take_profiles(PROFILE_BATCH);
-        if !profiles.is_empty() {
+        // Those first: by them the aggregator knows what a history has in common with its own.
+        let histories = if profiles.is_empty() { lanes.take_histories(HISTORY_BATCH) } else { Vec::new() };
+        if !profiles.is_empty() || !histories.is_empty() {
             let profiles = profiles.into_iter().map(Into::into).collect();
-            self.out.push_back(Message::Profiles(v1::ProfileReport { profiles }));
+            self.out.push_back(Message::Profiles(v1::ProfileReport { profiles, histories }));
         }
     }
 

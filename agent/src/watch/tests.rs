@@ -52,12 +52,13 @@ fn guests_appear_change_restart_and_vanish_with_their_profile() {
     let renamed = GuestFacts { name: Some("web".into()), ..guest(100, 5) };
     assert_eq!(look(4, Some(vec![renamed.clone(), guest(101, 5)])), [EventKind::GuestChanged(renamed)]);
     let restarted = look(5, Some(vec![guest(100, 9)]));
-    let [EventKind::GuestVanished { vmid: gone, profile: Some(profile) }, other, appeared] = &restarted[..]
+    let [EventKind::GuestVanished { vmid: gone, profile: Some(profile), .. }, other, appeared] =
+        &restarted[..]
     else {
         panic!("{restarted:?}");
     };
     assert_eq!((*gone, profile.vmid), (vmid(100), vmid(100)));
-    assert_eq!(*other, EventKind::GuestVanished { vmid: vmid(101), profile: None });
+    assert_eq!(*other, EventKind::GuestVanished { vmid: vmid(101), profile: None, history: None });
     assert_eq!(*appeared, EventKind::GuestAppeared(guest(100, 9)));
 }
 
@@ -113,4 +114,36 @@ fn an_anomaly_of_a_series_that_ends_is_closed_with_its_number() {
     let [EventKind::AnomalyClosed(closed)] = &ended[..] else { panic!("{ended:?}") };
     assert_eq!((closed.number, &closed.series), (7, &opened.series));
     assert!(closed.closed_at.is_some());
+}
+
+#[test]
+fn the_past_of_a_guest_is_added_once_and_only_to_the_life_it_is_meant_for() {
+    let mut registry = Registry::new(100);
+    let cpu = registry.intern(&SeriesKey::guest(vmid(100), Metric::GuestCpu)).unwrap();
+    let mut watcher = Watcher::new(WatchConfig::default(), INTERVAL);
+    let mut past = GuestProfiler::default();
+    (0..900).for_each(|second| past.observe(Timestamp::from_millis(second * 1000), 3.0, 1e9));
+    let (bytes, now) = (past.to_bytes().unwrap(), reading(10, Vec::new()).tick.at);
+    let life = guest(100, 5).started_at;
+    assert_eq!(watcher.learn(vmid(100), life, &bytes, now), Ok(false), "it does not run here");
+    for second in 1..10 {
+        let reading = Reading { guests: Some(vec![guest(100, 5)]), ..reading(second, vec![(cpu, 1.0)]) };
+        kinds(&mut watcher, &reading, &registry);
+    }
+    let observed = |watcher: &Watcher| watcher.profiles()[0].observed_s;
+    assert_eq!(watcher.learn(vmid(100), Timestamp::default(), &bytes, now), Ok(false), "another life");
+    let mut wrong = bytes.clone();
+    wrong[20] ^= 1;
+    assert_eq!(watcher.learn(vmid(100), life, &wrong, now), Err(HistoryError::Damaged));
+    assert_eq!(observed(&watcher), 8);
+    assert_eq!(watcher.learn(vmid(100), life, &bytes, now), Ok(true));
+    assert_eq!(watcher.learn(vmid(100), life, &bytes, now), Ok(false), "once");
+    assert_eq!(observed(&watcher), 899 + 8);
+    // What it tells of it, now and when the guest leaves, is the whole.
+    let [(told, started_at, whole)] = &watcher.histories()[..] else { panic!("one guest") };
+    assert_eq!((*told, *started_at), (vmid(100), life));
+    let gone = kinds(&mut watcher, &Reading { guests: Some(vec![]), ..reading(10, vec![]) }, &registry);
+    let [EventKind::GuestVanished { history: Some(history), .. }] = &gone[..] else { panic!("{gone:?}") };
+    assert_eq!(history, whole);
+    assert_eq!(GuestProfiler::from_bytes(history, now).unwrap().pieces().len(), 2);
 }

@@ -3,6 +3,7 @@
 
 pub mod handle;
 mod moves;
+mod past;
 pub mod snapshot;
 
 use std::collections::BTreeMap;
@@ -20,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use handle::{ClusterHandle, ClusterState, Pause};
 use moves::Moves;
+use past::PastReader;
 
-use crate::ingest::Live;
+use crate::ingest::{Histories, Live};
 use crate::pve::resources::GuestStatus;
 use crate::pve::{Inventory, InventoryReader, PveError};
 use crate::store::records::{DecisionKey, RunKey};
@@ -40,6 +42,7 @@ pub struct Cycle {
     max_skew_ms: u64,
     memory: Memory,
     moves: Moves,
+    past: PastReader,
 }
 
 /// The way to the cluster's API.
@@ -64,6 +67,8 @@ pub struct Parts {
     pub pve: Option<PveSide>,
     /// Most milliseconds a node's clock may be off.
     pub max_skew_ms: u64,
+    /// Where what is known of guests from before is kept.
+    pub histories: Arc<Histories>,
 }
 
 impl Cycle {
@@ -72,12 +77,13 @@ impl Cycle {
     /// # Errors
     /// Of the store.
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
-        let Parts { handle, live, store, clock, pve, max_skew_ms } = parts;
+        let Parts { handle, live, store, clock, pve, max_skew_ms, histories } = parts;
         let moves = Moves::load(store.as_ref(), &handle.id, clock.now())?;
         let last = last_run(store.as_ref(), &handle)?;
         let memory = last.as_ref().map(|record| record.run.memory_out.clone()).unwrap_or_default();
         handle.lock().last_run = last.map(Arc::new);
-        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves })
+        let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
+        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, past })
     }
 
     /// Runs until `stop`. Inventories are read between the runs as well, so that people see a fresh one. A store that
@@ -106,6 +112,7 @@ impl Cycle {
                 failed.cancel();
                 return;
             }
+            self.read_past().await;
             self.handle.finish(at);
         }
     }
@@ -138,6 +145,19 @@ impl Cycle {
                 state.inventory_error = Some(detail.clone());
                 Ok(Err(Reason::NoPveInventory { detail }))
             }
+        }
+    }
+
+    /// Asks Proxmox for the past of a few guests of which nobody knows any. After the decisions, which do not wait.
+    async fn read_past(&mut self) {
+        let Some(pve) = self.pve.as_ref() else { return };
+        let inventory = {
+            let state = self.handle.lock();
+            // One that was not read now does not answer now.
+            state.inventory.clone().filter(|_| state.inventory_error.is_none())
+        };
+        if let Some(inventory) = inventory {
+            self.past.step(&pve.reader.client(), &inventory, self.clock.now(), self.clock.uptime()).await;
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 
 use super::block::SampleBlock;
 use super::dictionary::SeriesTable;
+use super::histories::{Histories, Told};
 use super::live::Epoch;
 use super::writer::{Cursors, Work};
 use crate::store::records::{
@@ -61,6 +62,7 @@ pub struct Ledger {
     nodes: BTreeMap<NodeKey, NodeLedger>,
     batch: Batch,
     pending_news: Vec<AnomalyNews>,
+    histories: Option<Arc<Histories>>,
 }
 
 /// What is remembered of a node between jobs; all of it can be read back from the store.
@@ -83,8 +85,14 @@ impl Ledger {
         counts: Arc<Counts>,
         news: broadcast::Sender<AnomalyNews>,
     ) -> Self {
-        let (nodes, batch, pending_news) = Default::default();
-        Self { store, clock, counts, news, nodes, batch, pending_news }
+        let (nodes, batch, pending_news, histories) = Default::default();
+        Self { store, clock, counts, news, nodes, batch, pending_news, histories }
+    }
+
+    /// Keeps histories of guests there; without, they are left out.
+    #[must_use]
+    pub fn with_histories(self, histories: Arc<Histories>) -> Self {
+        Self { histories: Some(histories), ..self }
     }
 
     /// How far an epoch is durable. Another epoch than before begins at zero.
@@ -113,6 +121,7 @@ impl Ledger {
             Work::Events { first_seq, events } => self.events(node, cursor, first_seq, events)?,
             Work::Block { block, table } => self.block(node, cursor, &block, &table)?,
             Work::Profiles(profiles) => self.profiles(node, profiles)?,
+            Work::Histories(histories) => self.histories(histories)?,
             Work::Facts(facts) => self.facts(node, epoch, facts)?,
             Work::SkipTo(to) => self.skip(node, to)?,
         };
@@ -306,6 +315,15 @@ impl Ledger {
             if self.batch.is_full() {
                 self.apply()?;
             }
+        }
+        Ok(true)
+    }
+
+    fn histories(&mut self, told: Vec<Told>) -> Result<bool, StoreError> {
+        let Some(histories) = self.histories.clone() else { return Ok(true) };
+        for told in told {
+            self.apply()?; // What came before is read, perhaps merged.
+            histories.take(told, &mut self.batch, self.clock.now())?;
         }
         Ok(true)
     }

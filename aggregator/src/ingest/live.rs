@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use evenkeel_common::anomaly::Anomaly;
-use evenkeel_common::guest::{GuestFacts, GuestProfile};
+use evenkeel_common::guest::{GuestFacts, GuestProfile, ProfilePiece};
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::node::NodeFacts;
 use evenkeel_common::sample::{Metric, SeriesKey, Subject};
@@ -177,8 +177,12 @@ pub struct GuestLive {
     pub disk: [Recent; 2],
     /// Network traffic both ways, bytes a second.
     pub net: [Recent; 2],
-    /// Its profile, when the agent has sent one.
+    /// Its profile, when the agent has sent one that tells more than what is stored of this guest.
     pub profile: Option<GuestProfile>,
+    /// What the agent's profile of it was made of, when it was last told.
+    pub pieces: Option<Vec<ProfilePiece>>,
+    /// What tells it from another guest that had its number before, once Proxmox was asked in this life of it.
+    pub identity: Option<String>,
 }
 
 impl GuestLive {
@@ -186,7 +190,8 @@ impl GuestLive {
     #[must_use]
     pub fn new(facts: GuestFacts) -> Self {
         let (cpu, mem, psi_cpu) = Default::default();
-        Self { facts, cpu, mem, psi_cpu, disk: Default::default(), net: Default::default(), profile: None }
+        let (disk, net, profile, pieces, identity) = Default::default();
+        Self { facts, cpu, mem, psi_cpu, disk, net, profile, pieces, identity }
     }
 }
 
@@ -203,7 +208,9 @@ impl NodeLive {
         self.tick_at = None;
         (self.load, self.wide) = (NodeLoad::default(), Wide::default());
         for guest in self.guests.values_mut() {
-            *guest = GuestLive { profile: guest.profile.take(), ..GuestLive::new(guest.facts.clone()) };
+            let (profile, pieces, identity) =
+                (guest.profile.take(), guest.pieces.take(), guest.identity.take());
+            *guest = GuestLive { profile, pieces, identity, ..GuestLive::new(guest.facts.clone()) };
         }
     }
 

@@ -3,8 +3,11 @@
 pub mod block;
 pub mod config;
 pub mod dictionary;
+pub mod greeting;
+pub mod histories;
 pub mod ledger;
 pub mod live;
+pub mod past;
 pub mod recent;
 pub mod service;
 pub mod session;
@@ -16,6 +19,7 @@ pub mod writer;
 mod tests;
 
 pub use config::IngestConfig;
+pub use histories::Histories;
 pub use ledger::{AnomalyNews, Counts, Ledger};
 pub use live::Live;
 pub use service::AgentService;

@@ -20,9 +20,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::config::IngestConfig;
 use super::dictionary::SeriesTable;
+use super::greeting::Greeting;
+use super::histories::Histories;
 use super::ledger::{Counts, series_table};
 use super::live::Live;
-use super::session::{Greeting, Session, Welcome};
+use super::past::{Lacking, Past};
+use super::session::{Session, Welcome};
 use super::steering::Steering;
 use super::writer::{AckSender, Cursors, Job, Work, Writer};
 use crate::store::Store;
@@ -52,6 +55,7 @@ struct Shared {
     sessions: AtomicU64,
     places: Arc<Semaphore>,
     steering: Arc<Steering>,
+    histories: Arc<Histories>,
     stop: CancellationToken,
 }
 
@@ -67,13 +71,27 @@ impl AgentService {
         clock: Arc<dyn Clock>,
         counts: Arc<Counts>,
         steering: Arc<Steering>,
+        histories: Arc<Histories>,
         stop: CancellationToken,
     ) -> Self {
         let places = Arc::new(Semaphore::new(config.max_streams as usize));
         let (tables, sessions) = (Mutex::default(), AtomicU64::new(0));
-        let shared =
-            Shared { config, live, store, writer, clock, counts, tables, sessions, places, steering, stop };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                live,
+                store,
+                writer,
+                clock,
+                counts,
+                tables,
+                sessions,
+                places,
+                steering,
+                histories,
+                stop,
+            }),
+        }
     }
 }
 
@@ -171,6 +189,7 @@ impl Shared {
         let durable = self.writer.cursors(key.clone(), epoch).await.map_err(unavailable)?;
         let (mut session, welcome) =
             Session::begin(number, greeting, durable, cell, table, &self.config, self.clock.now());
+        session = session.with_past(Past::new(Arc::clone(&self.histories), key.clone()));
         let Welcome { cursors, work } = welcome;
         let (ack, mut durable) = watch::channel(Some(durable));
         let ack = Arc::new(ack);
@@ -262,10 +281,42 @@ impl Shared {
             for work in session.take(message, self.clock.uptime())? {
                 self.submit(key, session, work, ack).await?;
             }
+            for lacking in session.past().map(Past::take_lacking).unwrap_or_default() {
+                self.hand_on(key, session, lacking, answers).await?;
+            }
             let (duplicates, samples) = session.take_counts();
             self.counts.duplicates.fetch_add(duplicates, Ordering::Relaxed);
             self.counts.samples.fetch_add(samples, Ordering::Relaxed);
         }
+    }
+
+    /// Sends an agent what it lacks of a guest's past, once. While the guest still runs elsewhere too, a migration is
+    /// under way, and the better part of its history is to come.
+    async fn hand_on(
+        &self,
+        key: &NodeKey,
+        session: &mut Session,
+        lacking: Lacking,
+        answers: &Answers,
+    ) -> Result<(), Status> {
+        let vmid = lacking.seen.guest.vmid;
+        let elsewhere = self.live.cluster(&key.cluster).iter().any(|(node, cell)| {
+            let live = cell.lock();
+            *node != key.node && live.connected && live.guests.contains_key(&vmid)
+        });
+        if elsewhere {
+            return Ok(());
+        }
+        let (histories, wanted) = (Arc::clone(&self.histories), lacking.clone());
+        let news = tokio::task::spawn_blocking(move || histories.news(&wanted.seen, wanted.started_at));
+        let news = news.await.map_err(|_| Status::internal("reading a guest's history broke off"))?;
+        let Some(history) = news.map_err(|error| Status::internal(error.to_string()))? else { return Ok(()) };
+        if !session.past().is_some_and(|past| past.is_new(&lacking, &history)) {
+            return Ok(());
+        }
+        let started_at_ms = lacking.started_at.as_millis();
+        let message = v1::GuestHistory { vmid: vmid.get(), history, started_at_ms };
+        send(answers, v1::to_agent::Message::History(message)).await
     }
 
     async fn submit(

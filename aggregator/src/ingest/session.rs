@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use evenkeel_common::columns::{Base, Columns};
 use evenkeel_common::event::{AgentEvent, EventKind};
-use evenkeel_common::guest::{GuestFacts, GuestProfile};
-use evenkeel_common::node::NodeFacts;
+use evenkeel_common::guest::GuestProfile;
 use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1;
 use tonic::Status;
@@ -15,7 +14,10 @@ use tonic::Status;
 use super::block::{BlockBuilder, Thinned, thinned_block};
 use super::config::IngestConfig;
 use super::dictionary::{Dictionary, SeriesTable};
+use super::greeting::Greeting;
+use super::histories::Told;
 use super::live::{DrillTold, Epoch, NodeCell};
+use super::past::Past;
 use super::writer::{Cursors, Work};
 use crate::store::records::FLEET_EPOCH;
 
@@ -29,7 +31,7 @@ const BLOCK_CELLS: usize = 200_000;
 const MAX_EVENTS: usize = 1_000;
 
 /// Highest number of either lane. No agent gets there; what is near the end of 64 bits is made up.
-const MAX_NUMBER: u64 = 1 << 62;
+pub(super) const MAX_NUMBER: u64 = 1 << 62;
 /// Times of samples: 1970 to 9999, in milliseconds.
 const TIMES_MS: std::ops::Range<i64> = 0..253_402_300_800_000;
 
@@ -50,6 +52,8 @@ pub struct Session {
     duplicates: u64,
     /// Samples taken, for the statistics.
     samples: u64,
+    /// Where what is known of guests from before is kept, if it is.
+    past: Option<Past>,
 }
 
 /// What the hello settled.
@@ -59,75 +63,6 @@ pub struct Welcome {
     pub cursors: Cursors,
     /// Work that the hello itself causes.
     pub work: Vec<Work>,
-}
-
-/// A checked hello.
-#[derive(Debug)]
-pub struct Greeting {
-    /// Epoch of the agent's spool.
-    pub epoch: Epoch,
-    /// What the node is.
-    pub facts: NodeFacts,
-    /// Guests that run on it now.
-    pub guests: Vec<GuestFacts>,
-    /// Lowest numbers that the agent still holds.
-    pub first: Cursors,
-    /// Number its next event will get: until everything below has arrived, the picture of its guests is old.
-    pub next_event: u64,
-    /// Capabilities that both sides have.
-    pub capabilities: u64,
-    /// Wall clock of the agent.
-    pub wall: Timestamp,
-    /// UDP port on which it answers probes, and how many peers it would ask; `None` when it takes no part.
-    pub probe: Option<(u16, u32)>,
-}
-
-impl Greeting {
-    /// Checks a hello.
-    ///
-    /// # Errors
-    /// `FAILED_PRECONDITION` for a version that is not spoken here, `INVALID_ARGUMENT` for anything malformed.
-    pub fn check(hello: v1::Hello) -> Result<Self, Status> {
-        let (ours_min, ours_max) = evenkeel_proto::VERSIONS;
-        if hello.version_max < ours_min || hello.version_min > ours_max {
-            return Err(Status::failed_precondition(format!(
-                "the agent speaks protocol {} to {}, this aggregator {ours_min} to {ours_max}: upgrade the older one",
-                hello.version_min, hello.version_max
-            )));
-        }
-        let epoch = Epoch::try_from(hello.epoch.as_slice())
-            .map_err(|_| Status::invalid_argument("hello.epoch must be 16 bytes"))?;
-        let invalid =
-            |error: evenkeel_proto::convert::InvalidMessage| Status::invalid_argument(error.to_string());
-        let facts = hello.facts.ok_or_else(|| Status::invalid_argument("hello.facts is missing"))?;
-        if hello.guests.len() > 10_000 {
-            return Err(Status::invalid_argument("hello.guests is longer than 10000"));
-        }
-        if [hello.first_event, hello.next_event, hello.first_sample, hello.next_sample]
-            .iter()
-            .any(|n| *n > MAX_NUMBER)
-        {
-            return Err(Status::invalid_argument("hello: a number is beyond 2^62"));
-        }
-        Ok(Self {
-            epoch,
-            facts: facts.try_into().map_err(invalid)?,
-            guests: hello
-                .guests
-                .into_iter()
-                .map(GuestFacts::try_from)
-                .collect::<Result<_, _>>()
-                .map_err(invalid)?,
-            first: Cursors { event: hello.first_event, sample: hello.first_sample },
-            next_event: hello.next_event,
-            capabilities: hello.capabilities & evenkeel_proto::CAPABILITY_ZSTD,
-            wall: Timestamp::from_millis(hello.wall_ms),
-            probe: u16::try_from(hello.probe_port)
-                .ok()
-                .filter(|port| *port > 0)
-                .map(|port| (port, hello.probe_peers)),
-        })
-    }
 }
 
 impl Session {
@@ -177,8 +112,20 @@ impl Session {
             received,
             duplicates: 0,
             samples: 0,
+            past: None,
         };
         (session, Welcome { cursors: received, work })
+    }
+
+    /// Minds the past of guests.
+    #[must_use]
+    pub fn with_past(self, past: Past) -> Self {
+        Self { past: Some(past), ..self }
+    }
+
+    /// The past of guests, as this stream minds it.
+    pub fn past(&mut self) -> Option<&mut Past> {
+        self.past.as_mut()
     }
 
     /// The epoch this stream delivers.
@@ -394,21 +341,25 @@ impl Session {
                 self.received.event, batch.first_seq
             )));
         }
-        let mut fresh = Vec::new();
-        let mut first_seq = None;
+        let (mut fresh, mut first_seq, mut histories) = (Vec::new(), None, Vec::new());
         for (wire, seq) in batch.events.into_iter().zip(batch.first_seq..) {
-            let event = AgentEvent::try_from(wire)
+            let mut event = AgentEvent::try_from(wire)
                 .map_err(|error| Status::invalid_argument(format!("event {seq}: {error}")))?;
             if seq <= self.received.event {
                 self.duplicates += 1;
                 continue;
             }
             first_seq.get_or_insert(seq);
+            histories
+                .extend(self.past.as_ref().and_then(|past| past.last_words(&mut event, &self.cell.lock())));
             self.apply_event(seq, &event);
             fresh.push(event);
             self.received.event = seq;
         }
-        Ok(first_seq.map(|first_seq| Work::Events { first_seq, events: fresh }).into_iter().collect())
+        // Histories first: once the events are acknowledged the agent has none of them any more.
+        let histories = Work::histories(histories);
+        let events = first_seq.map(|first_seq| Work::Events { first_seq, events: fresh });
+        Ok(histories.into_iter().chain(events).collect())
     }
 
     fn apply_event(&self, seq: u64, event: &AgentEvent) {
@@ -452,23 +403,29 @@ impl Session {
         }
     }
 
-    fn profiles(&self, report: v1::ProfileReport) -> Result<Vec<Work>, Status> {
-        if report.profiles.len() > 10_000 {
-            return Err(Status::invalid_argument("profile report: more than 10000 profiles"));
+    fn profiles(&mut self, report: v1::ProfileReport) -> Result<Vec<Work>, Status> {
+        let v1::ProfileReport { profiles, histories } = report;
+        if profiles.len() > 10_000 || histories.len() > 1_000 {
+            return Err(Status::invalid_argument(
+                "profile report: more than 10000 profiles or 1000 histories",
+            ));
         }
-        let mut profiles = Vec::with_capacity(report.profiles.len());
-        for wire in report.profiles {
-            let profile =
-                GuestProfile::try_from(wire).map_err(|e| Status::invalid_argument(e.to_string()))?;
-            profiles.push(profile);
-        }
+        let profiles: Result<Vec<_>, _> = profiles.into_iter().map(GuestProfile::try_from).collect();
+        let mut profiles = profiles.map_err(|e| Status::invalid_argument(e.to_string()))?;
         let mut live = self.cell.lock();
+        if let Some(past) = &mut self.past {
+            profiles.retain(|profile| past.stands(profile, &mut live));
+        }
         for profile in &profiles {
             if let Some(guest) = live.guests.get_mut(&profile.vmid) {
                 guest.profile = Some(profile.clone());
             }
         }
-        Ok(if profiles.is_empty() { Vec::new() } else { vec![Work::Profiles(profiles)] })
+        let told = |past: &Past| histories.into_iter().filter_map(|h| past.told(h, &live)).collect();
+        let histories: Vec<Told> = self.past.as_ref().map(told).unwrap_or_default();
+        let profiles = (!profiles.is_empty()).then_some(Work::Profiles(profiles));
+        let histories = Work::histories(histories);
+        Ok(profiles.into_iter().chain(histories).collect())
     }
 }
 

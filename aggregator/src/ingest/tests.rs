@@ -16,8 +16,9 @@ use tokio::sync::broadcast;
 use tonic::Code;
 
 use super::block::SampleBlock;
+use super::greeting::Greeting;
 use super::ledger::series_table;
-use super::session::{Greeting, Session};
+use super::session::Session;
 use super::writer::{Cursors, Work};
 use super::{Counts, IngestConfig, Ledger, Live};
 use crate::store::records::NodeKey;

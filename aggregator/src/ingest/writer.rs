@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::block::SampleBlock;
 use super::dictionary::SeriesTable;
+use super::histories::Told;
 use super::ledger::Ledger;
 use super::live::Epoch;
 use crate::store::StoreError;
@@ -55,10 +56,19 @@ pub enum Work {
     },
     /// Profiles of guests; the latest wins.
     Profiles(Vec<GuestProfile>),
+    /// Histories of guests.
+    Histories(Vec<Told>),
     /// Facts from a hello.
     Facts(NodeFacts),
     /// The agent does not hold anything up to here any more: continue behind it.
     SkipTo(Cursors),
+}
+
+impl Work {
+    /// Histories, if there are any.
+    pub(super) fn histories(told: Vec<Told>) -> Option<Self> {
+        (!told.is_empty()).then_some(Self::Histories(told))
+    }
 }
 
 /// How a stream learns what became durable. `None` = its work could not be written; the stream must end.

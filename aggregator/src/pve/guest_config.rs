@@ -9,6 +9,7 @@ use std::fmt;
 
 use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{NodeId, Vmid};
+use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
 use serde::Deserialize;
 
@@ -16,6 +17,11 @@ use super::client::PveClient;
 use super::error::PveError;
 use super::lenient::{FromScalar, Scalar, properties, property_flag};
 use super::storage::Storage;
+
+/// Longest identity of a guest: a UUID has 36 characters.
+const MAX_IDENTITY: usize = 40;
+/// Network cards looked at for one; Proxmox allows 32.
+const MAX_CARDS: u32 = 32;
 
 /// Something that keeps a guest from moving. `key` is the option of its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +100,13 @@ pub struct GuestConfig {
     pub storages: BTreeSet<String>,
     /// What keeps it from moving.
     pub blockers: Vec<Blocker>,
+    /// What tells it from another guest that had its number before, and stays with it when it moves or is changed:
+    /// the UUID of a VM, else the address of the first network card. `None` where it has neither.
+    pub identity: Option<String>,
+    /// When a VM was created, where Proxmox noted it.
+    pub created: Option<Timestamp>,
+    /// When this was read, by the clock of the one who asked.
+    pub read_at: Timestamp,
 }
 
 impl GuestConfig {
@@ -163,6 +176,9 @@ pub(super) fn parse(kind: GuestKind, options: &Options, node: &NodeId, storages:
         disks: 0,
         storages: BTreeSet::new(),
         blockers: Vec::new(),
+        identity: identity(&text),
+        created: text("meta").as_deref().and_then(created),
+        read_at: Timestamp::default(),
     };
     for (key, value) in options {
         match value {
@@ -185,6 +201,26 @@ pub(super) fn parse(kind: GuestKind, options: &Options, node: &NodeId, storages:
         }
     }
     config
+}
+
+fn identity(text: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let part = |option: &str, names: &[&str]| {
+        let text = text(option)?;
+        let (name, value) = properties(&text).find(|(name, _)| names.contains(name))?;
+        let plain =
+            value.len() <= MAX_IDENTITY && value.chars().all(|c| c.is_ascii_hexdigit() || "-:".contains(c));
+        let kind = if name == "uuid" { "uuid" } else { "mac" };
+        (plain && !value.is_empty()).then(|| format!("{kind} {}", value.to_ascii_lowercase()))
+    };
+    // The name of the card's model is the key of its address, for a VM; containers name it.
+    let cards = ["hwaddr", "virtio", "e1000", "e1000e", "rtl8139", "vmxnet3", "macaddr"];
+    part("smbios1", &["uuid"]).or_else(|| (0..MAX_CARDS).find_map(|n| part(&format!("net{n}"), &cards)))
+}
+
+/// `creation-qemu=9.0.2,ctime=1700000000`.
+fn created(meta: &str) -> Option<Timestamp> {
+    let (_, seconds) = properties(meta).find(|(key, _)| *key == "ctime")?;
+    seconds.parse::<u32>().ok().map(|seconds| Timestamp::from_millis(i64::from(seconds) * 1000))
 }
 
 /// MiB, plain or as `current=2048`; 512 is what Proxmox gives a guest that says nothing.
@@ -355,6 +391,29 @@ mod tests {
         assert_eq!(blockers, expected);
         assert_eq!((ct.cores, ct.memory, ct.disks), (None, Some(Bytes::mib(512)), 4));
         assert_eq!(config(GuestKind::Lxc, r#"{"cores":"2"}"#).cores, Some(2.0));
+    }
+
+    #[test]
+    fn a_guest_is_told_from_its_predecessor() {
+        let of = |kind, json| config(kind, json).identity;
+        let vm =
+            r#"{"smbios1":"uuid=0A00-4b,manufacturer=x","net0":"virtio=BC:24:11:00:00:01,bridge=vmbr0"}"#;
+        assert_eq!(of(GuestKind::Qemu, vm).as_deref(), Some("uuid 0a00-4b"));
+        let cards = r#"{"net1":"e1000=BC:24:11:00:00:01,bridge=vmbr0"}"#;
+        assert_eq!(of(GuestKind::Qemu, cards).as_deref(), Some("mac bc:24:11:00:00:01"));
+        let ct = r#"{"net0":"name=eth0,hwaddr=BC:24:11:00:00:02,type=veth"}"#;
+        assert_eq!(of(GuestKind::Lxc, ct).as_deref(), Some("mac bc:24:11:00:00:02"));
+        for nothing in
+            [r#"{"smbios1":"uuid=<b>"}"#, r#"{"smbios1":"uuid="}"#, r#"{"net0":"name=eth0"}"#, "{}"]
+        {
+            assert_eq!(of(GuestKind::Lxc, nothing), None, "{nothing}");
+        }
+        let created = |meta: &str| config(GuestKind::Qemu, &format!(r#"{{"meta":"{meta}"}}"#)).created;
+        assert_eq!(
+            created("creation-qemu=9.0.2,ctime=1700000000").map(Timestamp::as_secs),
+            Some(1_700_000_000)
+        );
+        assert_eq!((created("ctime=soon"), created("ctime=-1"), created("x")), (None, None, None));
     }
 
     #[test]

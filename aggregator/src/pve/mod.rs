@@ -16,6 +16,7 @@ mod lenient;
 pub mod permissions;
 pub mod reader;
 pub mod resources;
+pub mod rrd;
 pub mod secret;
 pub mod storage;
 pub mod tasks;

@@ -175,7 +175,10 @@ impl InventoryReader {
         let mut read = Vec::new();
         while let Some((guest, answer)) = answers.next().await {
             match answer {
-                Ok(config) => read.push((guest.vmid, stamp(&guest), Arc::new(config))),
+                Ok(config) => {
+                    let config = GuestConfig { read_at: now, ..config };
+                    read.push((guest.vmid, stamp(&guest), Arc::new(config)));
+                }
                 Err(PveError::NotFound { .. }) => {}
                 Err(
                     error @ (PveError::Unauthorized { .. }
@@ -193,6 +196,12 @@ impl InventoryReader {
         }
         inventory.warnings.extend(warnings);
         Ok(())
+    }
+
+    /// The client it asks through.
+    #[must_use]
+    pub fn client(&self) -> Arc<PveClient> {
+        Arc::clone(&self.client)
     }
 
     /// The remembered configurations that still hold for what `inventory` shows.

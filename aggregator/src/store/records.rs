@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_common::anomaly::Anomaly;
 use evenkeel_common::event::{AgentEvent, LossKind};
-use evenkeel_common::guest::GuestProfile;
+use evenkeel_common::guest::{GuestKind, GuestProfile, ProfilePiece};
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::node::NodeFacts;
 use evenkeel_common::time::{Timestamp, Window};
@@ -169,6 +169,22 @@ pub struct ProfileRecord {
     pub node: NodeId,
     /// The profile.
     pub profile: GuestProfile,
+    /// When it was received.
+    pub at: Timestamp,
+}
+
+/// What a stored history is of; the history itself lies beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryRecord {
+    /// Which node sent it.
+    pub node: NodeId,
+    /// Kind of the guest, where it was known.
+    pub kind: Option<GuestKind>,
+    /// What tells the guest from another that had its number before, where Proxmox said it; see
+    /// `pve::guest_config`.
+    pub identity: Option<String>,
+    /// The stretches it was made of.
+    pub pieces: Vec<ProfilePiece>,
     /// When it was received.
     pub at: Timestamp,
 }

@@ -6,8 +6,8 @@ use evenkeel_common::sample::SeriesKey;
 
 use super::records::{
     AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, DecisionKey, EventKey, EventRecord,
-    FeedbackRecord, GapKey, GapRecord, GuestKey, MetaRecord, ModelKey, ModelRecord, MoveKey, NodeKey,
-    NodeRecord, ProfileRecord, RollupRecord, RunKey, ScoreKey, ScoreRecord, SeriesNumber,
+    FeedbackRecord, GapKey, GapRecord, GuestKey, HistoryRecord, MetaRecord, ModelKey, ModelRecord, MoveKey,
+    NodeKey, NodeRecord, ProfileRecord, RollupRecord, RunKey, ScoreKey, ScoreRecord, SeriesNumber,
 };
 use super::tree::{Raw, Tree, TreeId};
 
@@ -50,9 +50,14 @@ pub const ROLLUPS: Tree<BlockKey, RollupRecord> = Tree::new(0x21, "rollups");
 pub const FEEDBACK: Tree<AnomalyKey, FeedbackRecord> = Tree::new(0x22, "feedback");
 /// Trained models. Written and read by fleet detection.
 pub const MODELS: Tree<ModelKey, ModelRecord> = Tree::new(0x23, "models");
+/// What is known of guests' usual behaviour in a form that can be merged, see `evenkeel_detect::profile`; newest wins.
+/// Written and read by ingest.
+pub const HISTORIES: Tree<GuestKey, Vec<u8>, Raw> = Tree::new(0x30, "histories");
+/// What those are of. Written in the batch of the history itself; read at the start.
+pub const HISTORY_HEADS: Tree<GuestKey, HistoryRecord> = Tree::new(0x31, "history_heads");
 
 /// All trees, in the order of exports and scrubs.
-pub const ALL: [TreeId; 18] = [
+pub const ALL: [TreeId; 20] = [
     META.id(),
     NODES.id(),
     SERIES.id(),
@@ -71,6 +76,8 @@ pub const ALL: [TreeId; 18] = [
     ROLLUPS.id(),
     FEEDBACK.id(),
     MODELS.id(),
+    HISTORIES.id(),
+    HISTORY_HEADS.id(),
 ];
 
 #[cfg(test)]

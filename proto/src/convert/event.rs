@@ -1,6 +1,7 @@
 //! Events of an agent.
 
 use evenkeel_common::event::{AgentEvent, EventKind, Loss, LossKind};
+use evenkeel_common::guest::MAX_HISTORY_BYTES;
 use evenkeel_common::time::Window;
 
 use super::guest::vmid;
@@ -21,9 +22,10 @@ impl From<AgentEvent> for v1::Event {
             EventKind::AnomalyClosed(anomaly) => Kind::AnomalyClosed(anomaly.into()),
             EventKind::GuestAppeared(facts) => Kind::GuestAppeared(facts.into()),
             EventKind::GuestChanged(facts) => Kind::GuestChanged(facts.into()),
-            EventKind::GuestVanished { vmid, profile } => Kind::GuestVanished(v1::GuestVanished {
+            EventKind::GuestVanished { vmid, profile, history } => Kind::GuestVanished(v1::GuestVanished {
                 vmid: vmid.get(),
                 profile: profile.map(|profile| (*profile).into()),
+                history: history.unwrap_or_default(),
             }),
             EventKind::CollectorFailed { collector, message } => {
                 Kind::CollectorFailed(v1::CollectorFailed { collector, message })
@@ -57,6 +59,8 @@ impl TryFrom<v1::Event> for AgentEvent {
             Kind::GuestVanished(gone) => EventKind::GuestVanished {
                 vmid: vmid("guest_vanished.vmid", gone.vmid)?,
                 profile: gone.profile.map(TryInto::try_into).transpose()?.map(Box::new),
+                // One that is too long is no history of ours; what else is wrong with it shows when it is used.
+                history: Some(gone.history).filter(|h| (1..=MAX_HISTORY_BYTES).contains(&h.len())),
             },
             Kind::CollectorFailed(v1::CollectorFailed { collector, message }) => EventKind::CollectorFailed {
                 collector: text("collector_failed.collector", collector, MAX_WORD_CHARS)?,
@@ -144,8 +148,16 @@ mod tests {
             anomaly::tests::anomaly().prop_map(EventKind::AnomalyClosed),
             guest::tests::facts().prop_map(EventKind::GuestAppeared),
             guest::tests::facts().prop_map(EventKind::GuestChanged),
-            (strategies::vmid(), prop::option::of(guest::tests::profile().prop_map(Box::new)))
-                .prop_map(|(vmid, profile)| EventKind::GuestVanished { vmid, profile }),
+            (
+                strategies::vmid(),
+                prop::option::of(guest::tests::profile().prop_map(Box::new)),
+                prop::option::of(prop::collection::vec(any::<u8>(), 1..64))
+            )
+                .prop_map(|(vmid, profile, history)| EventKind::GuestVanished {
+                    vmid,
+                    profile,
+                    history
+                }),
             (word(), strategies::text(MAX_MESSAGE_CHARS))
                 .prop_map(|(collector, message)| EventKind::CollectorFailed { collector, message }),
             word().prop_map(|collector| EventKind::CollectorRecovered { collector }),
@@ -196,7 +208,7 @@ mod tests {
             (failed(1, 1025), "collector_failed.message", Problem::TooLong(1024)),
             (Some(Kind::SamplesLost(v1::Loss::default())), "loss.how", Problem::Unknown),
             (
-                Some(Kind::GuestVanished(v1::GuestVanished { vmid: 0, profile: None })),
+                Some(Kind::GuestVanished(v1::GuestVanished::default())),
                 "guest_vanished.vmid",
                 Problem::OutOfRange,
             ),

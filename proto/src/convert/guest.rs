@@ -1,6 +1,8 @@
 //! Guests: facts and profiles.
 
-use evenkeel_common::guest::{GuestFacts, GuestKind, GuestProfile, ProfileClass, UsageSummary};
+use evenkeel_common::guest::{
+    GuestFacts, GuestKind, GuestProfile, MAX_PIECES, PieceOrigin, ProfileClass, ProfilePiece, UsageSummary,
+};
 use evenkeel_common::id::Vmid;
 use evenkeel_common::units::Bytes;
 
@@ -63,7 +65,7 @@ impl TryFrom<v1::GuestFacts> for GuestFacts {
 
 impl From<GuestProfile> for v1::GuestProfile {
     fn from(profile: GuestProfile) -> Self {
-        let GuestProfile { vmid, class, observed_s, cpu, memory, cpu_by_hour } = profile;
+        let GuestProfile { vmid, class, observed_s, cpu, memory, cpu_by_hour, pieces } = profile;
         let class = match class {
             ProfileClass::Unknown => v1::ProfileClass::Unknown,
             ProfileClass::Steady => v1::ProfileClass::Steady,
@@ -78,6 +80,7 @@ impl From<GuestProfile> for v1::GuestProfile {
             cpu: Some(cpu.into()),
             memory: Some(memory.into()),
             cpu_by_hour: cpu_by_hour.into_iter().map(|mean| mean.unwrap_or(f64::NAN)).collect(),
+            pieces: pieces.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -111,7 +114,24 @@ impl TryFrom<v1::GuestProfile> for GuestProfile {
                 0 => vec![None; 24],
                 _ => wire.cpu_by_hour.into_iter().map(hour).collect::<Result<_, _>>()?,
             },
+            pieces: at_most("profile.pieces", wire.pieces, MAX_PIECES)?.into_iter().map(Into::into).collect(),
         })
+    }
+}
+
+impl From<ProfilePiece> for v1::ProfilePiece {
+    fn from(piece: ProfilePiece) -> Self {
+        let ProfilePiece { began, until, observed_ms, origin } = piece;
+        let rrd = origin == PieceOrigin::Rrd;
+        Self { began_ms: began.as_millis(), until_ms: until.as_millis(), observed_ms, rrd }
+    }
+}
+
+impl From<v1::ProfilePiece> for ProfilePiece {
+    fn from(wire: v1::ProfilePiece) -> Self {
+        let origin = if wire.rrd { PieceOrigin::Rrd } else { PieceOrigin::Agent };
+        let (began, until) = (time(wire.began_ms), time(wire.until_ms));
+        Self { began, until, observed_ms: wire.observed_ms, origin }
     }
 }
 
@@ -186,15 +206,24 @@ pub(super) mod tests {
             summary(),
             summary(),
             prop::collection::vec(option::of(strategies::finite()), 24),
+            prop::collection::vec(piece(), 0..=MAX_PIECES),
         )
-            .prop_map(|(vmid, class, observed_s, cpu, memory, cpu_by_hour)| GuestProfile {
+            .prop_map(|(vmid, class, observed_s, cpu, memory, cpu_by_hour, pieces)| GuestProfile {
                 vmid,
                 class,
                 observed_s,
                 cpu,
                 memory,
                 cpu_by_hour,
+                pieces,
             })
+    }
+
+    fn piece() -> impl Strategy<Value = ProfilePiece> {
+        let origin = prop::sample::select(vec![PieceOrigin::Rrd, PieceOrigin::Agent]);
+        (strategies::timestamp(), strategies::timestamp(), any::<u64>(), origin).prop_map(
+            |(began, until, observed_ms, origin)| ProfilePiece { began, until, observed_ms, origin },
+        )
     }
 
     proptest! {
@@ -240,6 +269,11 @@ pub(super) mod tests {
             (v1::GuestProfile { cpu: None, ..good.clone() }, "profile.cpu", Problem::Missing),
             (v1::GuestProfile { memory: nan, ..good.clone() }, "profile.memory", Problem::OutOfRange),
             (v1::GuestProfile { class: 9, ..good.clone() }, "profile.class", Problem::Unknown),
+            (
+                v1::GuestProfile { pieces: vec![v1::ProfilePiece::default(); 17], ..good.clone() },
+                "profile.pieces",
+                Problem::TooLong(16),
+            ),
             (
                 v1::GuestProfile { cpu_by_hour: vec![1.0; 23], ..good.clone() },
                 "profile.cpu_by_hour",

@@ -77,6 +77,9 @@ pub struct FakeGuest {
     pub started_at: Timestamp,
     /// Bytes received, sent, read and written since then.
     pub traffic: [u64; 4],
+    /// What was recorded of it before, from a time on: share of its CPUs at a second since 1970. `None`: as now,
+    /// since it was started.
+    pub recorded: Option<(Timestamp, fn(i64) -> f64)>,
     /// More options of its configuration (`hostpci0`, `cpu`, ...), overriding those made from the fields above.
     pub options: BTreeMap<String, Value>,
 }
@@ -106,6 +109,7 @@ impl FakeGuest {
             max_disk: Bytes::gib(32),
             started_at: Timestamp::default(),
             traffic: [0; 4],
+            recorded: None,
             options: BTreeMap::from([(disk.to_owned(), volume)]),
         }
     }

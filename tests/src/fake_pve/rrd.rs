@@ -1,4 +1,5 @@
-//! `rrddata`: a point per step, newest last. The fake has one figure per subject and repeats it.
+//! `rrddata`: a point per step, newest last. The fake has one figure per subject and repeats it, but for the CPU of
+//! guests that a test has given a past.
 
 use evenkeel_common::time::Timestamp;
 use serde_json::{Value, json};
@@ -24,12 +25,17 @@ fn steps(version: PveVersion, timeframe: &str) -> (i64, i64) {
 }
 
 /// Points from `since` on carry figures, earlier ones only their time.
-fn points(context: &Context<'_>, timeframe: &str, since: Timestamp, figures: &Value) -> Value {
+fn points(
+    context: &Context<'_>,
+    timeframe: &str,
+    since: Timestamp,
+    figures: impl Fn(i64, i64) -> Value,
+) -> Value {
     let (step, count) = steps(context.cluster.version, timeframe);
     let last = context.cluster.now.as_secs() / step * step;
     let point = |back: i64| {
         let time = last - back * step;
-        let mut point = if time >= since.as_secs() { figures.clone() } else { json!({}) };
+        let mut point = if time >= since.as_secs() { figures(time, step) } else { json!({}) };
         point.put("time", json!(time));
         point
     };
@@ -49,7 +55,7 @@ pub(super) fn of_node(context: &Context<'_>, node: &FakeNode, timeframe: &str) -
             figures.put(&format!("pressure{key}"), json!(0.0));
         }
     }
-    points(context, timeframe, node.booted_at, &figures)
+    points(context, timeframe, node.booted_at, |_, _| figures.clone())
 }
 
 pub(super) fn of_guest(context: &Context<'_>, guest: &FakeGuest, timeframe: &str) -> Value {
@@ -68,5 +74,12 @@ pub(super) fn of_guest(context: &Context<'_>, guest: &FakeGuest, timeframe: &str
             }
         }
     }
-    points(context, timeframe, guest.started_at, &figures)
+    let since = guest.recorded.map_or(guest.started_at, |(since, _)| since);
+    points(context, timeframe, since, |time, step| {
+        let mut figures = figures.clone();
+        if let Some((_, cpu)) = guest.recorded.filter(|_| guest.runs()) {
+            figures.put("cpu", json!(cpu(time + step / 2)));
+        }
+        figures
+    })
 }

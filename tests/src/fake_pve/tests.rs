@@ -1,6 +1,7 @@
 //! The client of the aggregator against the fake: what an inventory holds, and what comes of every way to fail.
 
 mod faults;
+mod history;
 mod trust;
 
 use std::collections::BTreeSet;

@@ -86,7 +86,9 @@ fn details(screen: &Screen, profiles: &[Profile]) -> String {
             &format!("Guest {label} of cluster {}: {}", profile.cluster, or_dash(&profile.class)),
         );
         page.line(Tone::Normal, meaning(&profile.class));
-        page.fields(&[("node", or_dash(&profile.node)), ("observed", observed(profile))]);
+        let mut fields = vec![("node", or_dash(&profile.node)), ("observed", observed(profile))];
+        fields.extend(origins(profile).map(|origins| ("from", origins)));
+        page.fields(&fields);
         page.gap();
         page.inset(&figures(profile));
         if !profile.cpu_by_hour.is_empty() {
@@ -140,7 +142,20 @@ fn day(profile: &Profile) -> Table {
 }
 
 fn observed(profile: &Profile) -> String {
-    span(i64::try_from(profile.observed_s).unwrap_or(i64::MAX).saturating_mul(1000))
+    seconds(profile.observed_s)
+}
+
+fn seconds(seconds: u64) -> String {
+    span(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
+}
+
+/// Where the observed time comes from, unless all of it is from the guest's run here.
+fn origins(profile: &Profile) -> Option<String> {
+    let Profile { rrd_s, earlier_s, here_s, .. } = *profile;
+    let parts = [(rrd_s, "of Proxmox's RRD"), (earlier_s, "of earlier runs"), (here_s, "of this run")];
+    let told = parts.iter().filter(|(time, _)| *time > 0);
+    let told: Vec<String> = told.map(|(time, what)| format!("{} {what}", seconds(*time))).collect();
+    (rrd_s > 0 || earlier_s > 0).then(|| told.join(", "))
 }
 
 /// What a class means for decisions.

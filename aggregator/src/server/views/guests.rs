@@ -135,16 +135,22 @@ pub fn profiles(
     profiles
         .into_iter()
         .filter(|(vmid, _)| only.is_none_or(|wanted| *vmid == wanted))
-        .map(|(vmid, (node, profile))| v1::Profile {
-            cluster: view.id.to_string(),
-            vmid: vmid.get(),
-            name: names.remove(&vmid).unwrap_or_default(),
-            node: node.to_string(),
-            class: profile.class.to_string(),
-            observed_s: profile.observed_s,
-            cpu_cores: Some(figures(profile.cpu)),
-            memory_bytes: Some(figures(profile.memory)),
-            cpu_by_hour: hours(&profile.cpu_by_hour),
+        .map(|(vmid, (node, profile))| {
+            let (rrd_s, earlier_s, here_s) = profile.origins();
+            v1::Profile {
+                cluster: view.id.to_string(),
+                vmid: vmid.get(),
+                name: names.remove(&vmid).unwrap_or_default(),
+                node: node.to_string(),
+                class: profile.class.to_string(),
+                observed_s: profile.observed_s,
+                cpu_cores: Some(figures(profile.cpu)),
+                memory_bytes: Some(figures(profile.memory)),
+                cpu_by_hour: hours(&profile.cpu_by_hour),
+                rrd_s,
+                earlier_s,
+                here_s,
+            }
         })
         .collect()
 }

@@ -22,8 +22,18 @@ pub struct Sketch {
 impl Sketch {
     /// Counts a value. `unit`: the smallest that matters, the same in every call and merge.
     pub fn add(&mut self, value: f64, unit: f64) {
+        self.add_many(value, unit, 1);
+    }
+
+    /// Counts a value `count` times.
+    pub(crate) fn add_many(&mut self, value: f64, unit: f64, count: u32) {
         let bucket = if value > unit { ((value / unit).ln() / RATIO.ln()).ceil() } else { 0.0 };
-        self.add_count(bucket.clamp(0.0, (BUCKETS - 1) as f64) as usize, 1);
+        self.add_count(bucket.clamp(0.0, (BUCKETS - 1) as f64) as usize, count);
+    }
+
+    /// Whether it is one that could have come about by adding and merging.
+    pub(crate) fn is_sound(&self) -> bool {
+        usize::from(self.first) + self.counts.len() <= BUCKETS
     }
 
     /// Adds what the other has counted.

@@ -17,6 +17,8 @@ const HOUR_S: i64 = 3600;
 const WEEK_S: i64 = 7 * 24 * HOUR_S;
 /// Hours kept: two weeks.
 const HOURS: i64 = 336;
+/// Largest value taken; far beyond any core or byte there is, and its square is still a number.
+pub(crate) const LARGEST: f64 = 1e30;
 /// Hours needed for a slope.
 const SLOPE_HOURS: usize = 6;
 
@@ -58,6 +60,18 @@ impl Moments {
         self.max = self.max.max(other.max);
         self.mean += distance * (there / (here + there));
         self.m2 += other.m2 + distance * distance * (here * there / (here + there));
+    }
+
+    /// Whether it is one that values of at least 0 could have made.
+    fn is_sound(&self) -> bool {
+        let Self { count, min, max, mean, m2 } = *self;
+        let ordered = 0.0 <= min && min <= max && max <= LARGEST;
+        // The mean may leave the extremes by what adding up rounds off.
+        let slack = 1e-6 * max;
+        ordered
+            && (min - slack..=max + slack).contains(&mean)
+            && (0.0..=f64::MAX).contains(&m2)
+            && (count > 0 || max == 0.0)
     }
 
     /// Standard deviation of the values; 0 when there are none.
@@ -109,6 +123,14 @@ impl Hours {
             bins[(hour + offset).rem_euclid(count as i64) as usize].add(mean.mean.into());
         }
         bins.into_iter().map(|b| (b.count > 0).then_some(b.mean)).collect()
+    }
+
+    /// Whether it is one that could have come about until `hour`.
+    fn is_sound(&self, hour: i64) -> bool {
+        (0..=hour).contains(&self.first)
+            && self.means.len() as i64 <= HOURS
+            && (self.means.is_empty() || self.newest() <= hour)
+            && self.means.iter().all(|m| (0.0..=LARGEST as f32).contains(&m.mean))
     }
 
     fn newest(&self) -> i64 {
@@ -186,16 +208,45 @@ impl Summary {
 
     /// Adds a finite sample. A clock that was weeks ahead and was set right costs the history, not the future.
     pub fn observe(&mut self, at: Timestamp, value: f64) {
+        self.observe_many(at, value, 1);
+    }
+
+    /// Adds a value that held for some seconds from `at` on, as if it had been sampled every second.
+    pub(crate) fn observe_span(&mut self, at: Timestamp, seconds: u32, value: f64) {
+        let (mut from, end) = (at.as_secs(), at.as_secs().saturating_add(seconds.into()));
+        while from < end {
+            let until = end.min((from.div_euclid(HOUR_S) + 1) * HOUR_S);
+            self.observe_many(
+                Timestamp::from_millis(from.saturating_mul(1000)),
+                value,
+                (until - from) as u16,
+            );
+            from = until;
+        }
+    }
+
+    fn observe_many(&mut self, at: Timestamp, value: f64, count: u16) {
         let (hour, week) = (at.as_secs().div_euclid(HOUR_S), at.as_secs().div_euclid(WEEK_S));
         if week < self.week.saturating_sub(1) {
             *self = Self::new(self.unit);
         }
         let unit = self.unit;
         if let Some(figures) = self.figures(week) {
-            figures.moments.add(value);
-            figures.sketch.add(value, unit);
+            let (min, max, mean) = (value, value, value);
+            figures.moments.merge(&Moments { count: count.into(), min, max, mean, m2: 0.0 });
+            figures.sketch.add_many(value, unit, count.into());
         }
-        self.hours.add(hour, HourMean { mean: value as f32, count: 1 });
+        self.hours.add(hour, HourMean { mean: value as f32, count });
+    }
+
+    /// Whether it is one of this unit that could have come about until `at`.
+    pub(crate) fn is_sound(&self, unit: f64, at: Timestamp) -> bool {
+        let weeks = [&self.current, &self.previous];
+        let empty = self.week == i64::MIN && weeks.iter().all(|w| w.moments.count == 0);
+        self.unit == unit
+            && (empty || (0..=at.as_secs().div_euclid(WEEK_S)).contains(&self.week))
+            && weeks.iter().all(|week| week.moments.is_sound() && week.sketch.is_sound())
+            && self.hours.is_sound(at.as_secs().div_euclid(HOUR_S))
     }
 
     /// Adds what the other has seen of the same guest at other times.

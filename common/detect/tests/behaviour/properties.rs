@@ -125,12 +125,13 @@ proptest! {
     fn profiles_merge_in_any_order(
         parts in prop::collection::vec((0_i64..1000, prop::collection::vec((0.0_f64..64.0, 0.0_f64..1e12), 1..40)), 3),
     ) {
-        let profilers: Vec<GuestProfiler> = parts
-            .iter()
-            .map(|(hour, values)| {
+        let profilers: Vec<GuestProfiler> = (0..)
+            .zip(&parts)
+            .map(|(part, (hour, values))| {
                 let mut profiler = GuestProfiler::default();
                 for (i, (cpu, memory)) in values.iter().enumerate() {
-                    let ms = (490_000 + hour) * 3_600_000 + i as i64 * 60_000;
+                    // Each begins at a time of its own: with a piece in common nothing would be merged.
+                    let ms = (490_000 + hour) * 3_600_000 + i as i64 * 60_000 + part;
                     profiler.observe(Timestamp::from_millis(ms), *cpu, *memory);
                 }
                 profiler
