@@ -25,6 +25,9 @@ const SUFFIX: &str = ".log";
 const HEADER: usize = 16;
 /// Largest payload; an event is far smaller, so a larger length is damage.
 pub(super) const MAX_PAYLOAD: usize = 64 << 10;
+/// Payloads read together: with one more event, of a guest that leaves with its history, they still fit into the smallest
+/// message an aggregator may be told to take (64 KiB).
+const READ_BYTES: usize = 48 << 10;
 /// A segment that has reached this share of the cap (256 KiB of the default) is followed by a new one; a wholly
 /// acknowledged last segment is replaced from a quarter of that on.
 const SEGMENT_SHARE: u64 = 32;
@@ -166,13 +169,13 @@ impl EventLog {
         Ok(())
     }
 
-    /// The payloads of the events from number `from` on, at most `most` and about 64 KiB of them. A damaged
+    /// The payloads of the events from number `from` on, at most `most` and [`READ_BYTES`] and one of them. A damaged
     /// segment is repaired on the way.
     pub(super) fn read(&mut self, from: u64, most: usize, stand_in: StandIn<'_>) -> io::Result<Vec<Vec<u8>>> {
         let mut payloads = Vec::new();
         let mut bytes = 0;
         let mut number = from;
-        while payloads.len() < most && bytes < MAX_PAYLOAD && number < self.next() {
+        while payloads.len() < most && bytes < READ_BYTES && number < self.next() {
             let Some(index) = self.segments.iter().position(|segment| number < segment.end()) else { break };
             let payload = match self.read_one(index, number)? {
                 Some(payload) => payload,

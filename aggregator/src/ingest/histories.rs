@@ -32,6 +32,8 @@ const MOVED_WITHIN: Duration = Duration::from_mins(15);
 const UNSURE_FOR_MS: u64 = 300_000;
 /// RRD histories that wait for their agents.
 const MAX_OFFERS: usize = 64;
+/// Most guests of which anything is remembered; no cluster has as many, but an agent may claim so.
+const MAX_GUESTS: usize = 100_000;
 /// Lives of a guest whose identity is remembered, so that late events of them find it.
 const MAX_LIVES: usize = 4;
 
@@ -143,6 +145,9 @@ impl Histories {
     pub fn note(&self, seen: &Seen) {
         let (Some(identity), Some(piece)) = (&seen.identity, seen.pieces.last()) else { return };
         let mut state = self.lock();
+        if state.lives.len() > MAX_GUESTS {
+            state.lives.pop_first();
+        }
         let lives = state.lives.entry(seen.guest.clone()).or_default();
         if !lives.iter().any(|(known, whose)| known.is_of(piece) && whose == identity) {
             lives.push_back((*piece, identity.clone()));
@@ -159,9 +164,9 @@ impl Histories {
         let Some(head) = state.heads.get(&seen.guest) else { return false };
         let here = observed_ms(&seen.pieces);
         match self.relation(&state, seen) {
-            Relation::Lacking => observed_ms(&head.pieces) > here,
+            Relation::Lacking | Relation::Known => !is_as_rich(&seen.pieces, &head.pieces),
             Relation::Unsure => here < UNSURE_FOR_MS,
-            Relation::Nothing | Relation::Known | Relation::Stranger => false,
+            Relation::Nothing | Relation::Stranger => false,
         }
     }
 
@@ -238,10 +243,13 @@ impl Histories {
         let relation = self.relation(&state, &seen);
         let head = state.heads.get(&seen.guest);
         let stored = head.and_then(|head| until(&head.pieces));
-        let newer = history.until() >= stored;
+        let newer = history.until() > stored;
+        let rich = head.is_none_or(|head| is_as_rich(&seen.pieces, &head.pieces));
         let keep = match relation {
-            Relation::Nothing => true,
-            Relation::Known | Relation::Stranger => newer,
+            Relation::Nothing => state.heads.len() < MAX_GUESTS,
+            // An agent that has forgotten what it was handed knows less than what it told before.
+            Relation::Known => newer && rich,
+            Relation::Stranger => newer,
             // As long as the guest runs there, its agent will be handed the rest.
             Relation::Lacking => last,
             Relation::Unsure => stored.is_some_and(|stored| now.since(stored) >= FADED),
@@ -314,6 +322,15 @@ fn has_moved(head: &HistoryRecord, seen: &Seen) -> bool {
         return false;
     };
     kinds && head.node != seen.node && left.since(came).max(came.since(left)) <= MOVED_WITHIN
+}
+
+/// Whether what an agent tells has all that is stored, but for what has faded, or at least as much.
+fn is_as_rich(told: &[ProfilePiece], stored: &[ProfilePiece]) -> bool {
+    let newest = until(told).unwrap_or_default();
+    let has = |piece: &ProfilePiece| {
+        newest.since(piece.until) >= FADED || told.iter().any(|known| known.is_of(piece))
+    };
+    stored.iter().all(has) || observed_ms(told) >= observed_ms(stored)
 }
 
 fn until(pieces: &[ProfilePiece]) -> Option<Timestamp> {

@@ -34,6 +34,8 @@ pub struct Past {
     sent: BTreeMap<Vmid, (Timestamp, Vec<u32>)>,
 }
 
+/// Most guests of which it is remembered what was sent.
+const MAX_GUESTS: usize = 10_000;
 /// Different histories sent for one life of a guest on one stream.
 const MAX_SENT: usize = 8;
 
@@ -92,6 +94,9 @@ impl Past {
 
     /// Whether this was not sent on this stream yet; from now on it was.
     pub(super) fn is_new(&mut self, lacking: &Lacking, bytes: &[u8]) -> bool {
+        if self.sent.len() >= MAX_GUESTS {
+            self.sent.clear(); // Sent again it does no harm.
+        }
         let sent = self.sent.entry(lacking.seen.guest.vmid).or_default();
         if sent.0 != lacking.started_at {
             *sent = (lacking.started_at, Vec::new());

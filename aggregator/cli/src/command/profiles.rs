@@ -168,3 +168,21 @@ fn meaning(class: &str) -> &'static str {
         _ => "Too little data to say how it behaves.",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_told_where_there_is_more_than_this_run() {
+        let of =
+            |rrd_s, earlier_s, here_s| origins(&Profile { rrd_s, earlier_s, here_s, ..Profile::default() });
+        assert_eq!(of(0, 0, 0), None);
+        assert_eq!(of(0, 0, 3600), None);
+        let day = 86_400;
+        let told = of(13 * day, 0, 2 * day).unwrap();
+        assert!(told.contains("of Proxmox's RRD, ") && told.ends_with("of this run"), "{told}");
+        assert!(!told.contains("earlier"), "{told}");
+        assert!(of(0, day, 0).unwrap().ends_with("of earlier runs"));
+    }
+}

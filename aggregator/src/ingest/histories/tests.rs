@@ -126,6 +126,13 @@ fn of_one_guest_the_newest_stays_and_last_words_are_joined() {
     rig.take(seen("b", Some("x"), &second), &second, true);
     rig.take(seen("b", Some("x"), &second), &second, true); // Said again after a cut.
     assert_eq!(rig.stored(), [0, 101]);
+    // Its agent has lost what it was handed: it knows less than what it told, and that does not count.
+    let poor = learned(101, 120);
+    rig.take(seen("b", Some("x"), &poor), &poor, false);
+    assert_eq!(rig.stored(), [0, 101]);
+    assert!(rig.histories.tells_more(&seen("b", Some("x"), &poor)));
+    let rich = learned(101, 300);
+    assert!(!rig.histories.tells_more(&seen("b", Some("x"), &rich)));
     // Another guest's takes the place, but not one that ended before.
     let before = learned(60, 70);
     rig.take(seen("c", Some("y"), &before), &before, true);
