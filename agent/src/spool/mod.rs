@@ -261,7 +261,7 @@ impl Spool {
         }
     }
 
-    /// Events from number `from` on, at most `most` and about 64 KiB of them.
+    /// Events from number `from` on, at most `most` and about 48 KiB of them.
     pub fn events_from(&mut self, from: u64, most: usize) -> Vec<v1::Event> {
         match self.events.read(from, most, &stand_in) {
             // What was written decodes; an event that does not keeps its place and says nothing.

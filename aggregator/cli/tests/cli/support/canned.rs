@@ -187,6 +187,9 @@ pub fn profiles() -> Vec<Profile> {
             cpu_cores: Some(cpu),
             memory_bytes: Some(memory),
             cpu_by_hour: by_hour,
+            rrd_s: 1_000_000,
+            earlier_s: 0,
+            here_s: 209_600,
         },
         Profile {
             cluster: "lab".into(),
