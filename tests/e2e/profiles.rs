@@ -194,7 +194,7 @@ async fn a_history_comes_once_to_whoever_lacks_it_though_the_stream_is_cut() {
 
     // Then it is, once a stream, however often it asks.
     let told = v1::GuestHistory { vmid: 101, history: bytes.clone(), started_at_ms: life.as_millis() };
-    assert_eq!(handed(&mut wire, &profiler).await, [told.clone()]);
+    assert_eq!(handed(&mut wire, &profiler).await, vec![told.clone()]);
     assert_eq!(handed(&mut wire, &profiler).await, []);
     let stored = || {
         let key = GuestKey { cluster: ClusterId::new("lab").unwrap(), vmid: vmid(101) };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aggregator::{FakeAggregator, Faults};
 use evenkeel_common::event::{AgentEvent, EventKind};
-use evenkeel_common::guest::{GuestProfile, ProfileClass, UsageSummary};
+use evenkeel_common::guest::{GuestFacts, GuestKind, GuestProfile, ProfileClass, UsageSummary};
 use evenkeel_common::id::Vmid;
 use evenkeel_common::node::NodeFacts;
 use evenkeel_common::sample::{Metric, SeriesId, SeriesKey, Tick};
@@ -299,6 +299,44 @@ async fn profiles_are_told_and_settings_are_taken_within_bounds() {
     assert_eq!(node.lanes.lock().settings().interval_ms, Some(5000));
     let wild = v1::Settings { interval_ms: 999, profile_interval_s: 9, ..v1::Settings::default() };
     assert_eq!(Settings::received(wild, Duration::ZERO), Settings::default());
+    node.end().await;
+}
+
+#[tokio::test]
+async fn histories_are_told_in_small_reports_and_taken_for_guests_that_run() {
+    let aggregator = FakeAggregator::start().await;
+    let (folder, clock) = (tempfile::tempdir().unwrap(), new_clock());
+    let node = Node::start(&folder, &clock, aggregator.target(), 60);
+    let started_at = Timestamp::from_millis(5000);
+    let guest = |number| GuestFacts {
+        vmid: Vmid::new(number).unwrap(),
+        kind: GuestKind::Lxc,
+        name: None,
+        vcpus: None,
+        memory_max: None,
+        tags: vec![],
+        started_at,
+    };
+    let histories = (100..120).map(|number| (Vmid::new(number).unwrap(), started_at, vec![7; 8192]));
+    node.lanes.update(|lanes| {
+        lanes.set_guests((100..120).map(guest).collect());
+        lanes.report_histories(histories);
+    });
+    node.until("all histories", || aggregator.state().histories.len() == 20).await;
+    assert!(aggregator.state().largest_report < 64 << 10, "{}", aggregator.state().largest_report);
+    node.until("what it told", || node.lanes.peek(Lanes::has_arrived)).await;
+    let arrived = node.lanes.update(Lanes::take_arrived);
+    let (vmid, history) = arrived.first_key_value().unwrap();
+    assert_eq!((vmid.get(), history), (100, &(started_at, vec![7; 8192])));
+    let of = |vmid| v1::GuestHistory { vmid, history: vec![1], started_at_ms: 0 };
+    node.lanes.update(|lanes| {
+        lanes.take_arrived();
+        [7, 99, 120].into_iter().for_each(|vmid| lanes.arrive(of(vmid)));
+        assert!(!lanes.has_arrived(), "no such guest runs here");
+        lanes.arrive(of(101));
+        lanes.set_guests(vec![guest(100)]);
+        assert!(!lanes.has_arrived(), "it does not run any more");
+    });
     node.end().await;
 }
 

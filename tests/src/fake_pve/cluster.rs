@@ -44,6 +44,9 @@ pub struct FakeNode {
     pub ssl_fingerprint: Option<String>,
 }
 
+/// From when on something was recorded, and a share of CPUs at a second since 1970.
+pub type Recorded = (Timestamp, fn(i64) -> f64);
+
 /// A guest.
 #[derive(Clone, Debug)]
 pub struct FakeGuest {
@@ -77,9 +80,8 @@ pub struct FakeGuest {
     pub started_at: Timestamp,
     /// Bytes received, sent, read and written since then.
     pub traffic: [u64; 4],
-    /// What was recorded of it before, from a time on: share of its CPUs at a second since 1970. `None`: as now,
-    /// since it was started.
-    pub recorded: Option<(Timestamp, fn(i64) -> f64)>,
+    /// What was recorded of its CPUs; `None`: what they do now, since it was started.
+    pub recorded: Option<Recorded>,
     /// More options of its configuration (`hostpci0`, `cpu`, ...), overriding those made from the fields above.
     pub options: BTreeMap<String, Value>,
 }

@@ -76,6 +76,9 @@ pub(super) struct State {
     pub(super) zstd_batches: usize,
     pub(super) clock_probes: usize,
     pub(super) profiles: usize,
+    pub(super) histories: Vec<v1::GuestHistory>,
+    /// Bytes of the largest report.
+    pub(super) largest_report: usize,
     /// Most ticks of backfill received beyond the last acknowledgement.
     pub(super) unacked_backfill: u64,
     acks: usize,
@@ -328,7 +331,14 @@ impl Connection {
                 state.live_views += 1;
                 state.live_uptime_ms = live.uptime_ms;
             }
-            Message::Profiles(report) => state.profiles += report.profiles.len(),
+            Message::Profiles(report) => {
+                state.profiles += report.profiles.len();
+                state.largest_report = state.largest_report.max(prost::Message::encoded_len(&report));
+                // What it is told it tells back, as if the agent lacked it.
+                let answer = report.histories.first().cloned();
+                state.histories.extend(report.histories);
+                return answer.map(Answer::History);
+            }
             Message::Clock(probe) => {
                 state.clock_probes += 1;
                 return Some(Answer::Clock(v1::ClockEcho {

@@ -70,7 +70,7 @@ fn open(store: &Arc<dyn Store>, identified: bool, now: Timestamp) -> Histories {
 fn a_guest_inherits_from_itself_and_from_nobody_else() {
     // Stored: from node a, minutes 0 to 100. Identity then and now, where it appears and when, and what follows:
     // whether the agent is handed it, and whether it stands against a minute of the new life.
-    let cases: [(bool, Option<&str>, Option<&str>, &str, u64, bool, bool); 9] = [
+    let cases = [
         (true, Some("x"), Some("x"), "b", 101, true, true),
         (true, Some("x"), Some("x"), "a", 9_000, true, true),
         (true, Some("x"), Some("y"), "b", 101, false, false),
