@@ -182,6 +182,6 @@ mod tests {
         let day = 86_400;
         let told = of(13 * day, 0, 2 * day);
         assert_eq!(told.as_deref(), Some("13 d of Proxmox's RRD, 2 d of this run"));
-        assert_eq!(of(0, day + 1, 0).as_deref(), Some("1 d of earlier runs"));
+        assert_eq!(of(0, 3 * day, 0).as_deref(), Some("3 d of earlier runs"));
     }
 }
