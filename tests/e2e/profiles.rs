@@ -17,7 +17,7 @@ use evenkeel_tests::fake_pve;
 use evenkeel_tests::harness::{Site, real_time};
 use evenkeel_tests::lab::{Options, VIRTUAL_START, VirtualLab};
 
-use crate::support::{Wire, certificate, config, control_as, hello, site};
+use crate::support::{Wire, certificate, config, control_as, event, hello, site};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -144,8 +144,8 @@ fn runs(started_at: Timestamp) -> v1::GuestFacts {
 fn vanished(profiler: &GuestProfiler, history: Vec<u8>) -> Message {
     let profile = Some(profiler.profile(vmid(101)).into());
     let kind = Some(v1::event::Kind::GuestVanished(v1::GuestVanished { vmid: 101, profile, history }));
-    let event = v1::Event { at_ms: real_time().as_millis(), uptime_ms: 1, kind };
-    Message::Events(v1::EventBatch { first_seq: 1, events: vec![event] })
+    let gone = v1::Event { at_ms: real_time().as_millis(), uptime_ms: 1, kind };
+    Message::Events(v1::EventBatch { first_seq: 1, events: vec![gone] })
 }
 
 fn report(profiler: &GuestProfiler) -> Message {
@@ -196,6 +196,9 @@ async fn a_history_comes_once_to_whoever_lacks_it_though_the_stream_is_cut() {
     let told = v1::GuestHistory { vmid: 101, history: bytes.clone(), started_at_ms: life.as_millis() };
     assert_eq!(handed(&mut wire, &profiler).await, vec![told.clone()]);
     assert_eq!(handed(&mut wire, &profiler).await, []);
+    // What was said before an acknowledged event is written, or it never will be.
+    wire.say(event(1)).await;
+    wire.acknowledged(1, 0).await;
     let stored = || {
         let key = GuestKey { cluster: ClusterId::new("lab").unwrap(), vmid: vmid(101) };
         trees::PROFILES.get(site.aggregator.store.as_ref(), &key).unwrap().unwrap()
