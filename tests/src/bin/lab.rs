@@ -29,13 +29,17 @@ struct Arguments {
     /// What makes this lab differ from others; the same seed repeats a run.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Seconds between samples of the simulated agents, 1 to 60. With a larger one virtual days pass sooner.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
+    interval: u32,
     /// Leave the simulated cluster out.
     #[arg(long, conflicts_with = "speed")]
     only_this_host: bool,
     /// Port of the aggregator; 0 takes any free one.
     #[arg(long, default_value_t = 7443)]
     port: u16,
-    /// Something that goes wrong: silent:NODE, burst:VMID, load:NODE, link:NODE:MS:LOSS, api:401, api:500 or api:empty, followed by
+    /// Something that goes wrong: silent:NODE, burst:VMID, mute:VMID, load:NODE, link:NODE:MS:LOSS,
+    /// leak:NODE:GIB_PER_HOUR, backup:NODE (every day from then on), api:401, api:500 or api:empty, followed by
     /// @START+LENGTH in seconds after the start, as in silent:pve5@120+60. May be given several times.
     #[arg(long, value_name = "FAULT", conflicts_with = "only_this_host")]
     fault: Vec<Order>,
@@ -64,6 +68,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = Options {
         data,
         seed: arguments.seed,
+        interval_s: arguments.interval,
         speed: arguments.speed,
         time: arguments.time,
         only_this_host: arguments.only_this_host,

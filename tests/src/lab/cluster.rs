@@ -34,15 +34,16 @@ pub struct LabCluster {
     nodes: Vec<NodeId>,
     pve: FakePve,
     token_file: PathBuf,
+    interval_s: u32,
     agents: Mutex<BTreeMap<NodeId, CancellationToken>>,
 }
 
 impl LabCluster {
-    /// Starts the fake Proxmox of a lab with this seed.
+    /// Starts the fake Proxmox of a lab with this seed, whose agents will sample every `interval_s` seconds.
     ///
     /// # Errors
     /// When a port or file can not be had.
-    pub async fn start(data: &Path, seed: u64, now: Timestamp) -> anyhow::Result<Self> {
+    pub async fn start(data: &Path, seed: u64, interval_s: u32, now: Timestamp) -> anyhow::Result<Self> {
         let id = ClusterId::new("lab")?;
         let fleet = Fleet::lab(id.clone(), seed, now);
         let mut cluster = FakeCluster::new(id.as_str(), 8, now);
@@ -73,6 +74,7 @@ impl LabCluster {
             nodes,
             pve,
             token_file,
+            interval_s,
             agents: Mutex::default(),
         };
         lab.show(now);
@@ -117,6 +119,7 @@ impl LabCluster {
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<CancellationToken> {
         let mut config = site.agent_config(&self.id, node)?;
+        config.interval_s = self.interval_s;
         config.drills.allowed = true; // All of it is made up anyway.
         let source = SimSource::new(Arc::clone(&self.fleet), node.clone());
         Ok(site.spawn_agent(config, Box::new(source), Arc::clone(clock)))

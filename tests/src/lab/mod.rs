@@ -34,6 +34,9 @@ pub struct Options {
     pub speed: u32,
     /// Time of the lab after which it ends.
     pub time: Option<Duration>,
+    /// Seconds between samples of the simulated agents; in virtual time also the length of a step, so that days pass
+    /// sooner with a larger one.
+    pub interval_s: u32,
     /// Leave the simulated cluster out.
     pub only_this_host: bool,
     /// Port of the aggregator; 0 = any free one.
@@ -94,7 +97,7 @@ async fn run_virtual(options: &Options, stop: CancellationToken, ready: Ready<'_
     anyhow::ensure!(!options.only_this_host, "--only-this-host can not run in virtual time");
     let lab = VirtualLab::start(options, |_| {}).await?;
     ready(&lab.site);
-    let mut pace = tokio::time::interval(HALF / options.speed);
+    let mut pace = tokio::time::interval(options.half_step() / options.speed);
     while options.time.is_none_or(|time| lab.clock.uptime() < time) {
         if stop.is_cancelled() {
             break;
@@ -108,11 +111,15 @@ async fn run_virtual(options: &Options, stop: CancellationToken, ready: Ready<'_
     Ok(())
 }
 
-/// Half a second of the lab.
-const HALF: Duration = Duration::from_millis(500);
+impl Options {
+    /// Half of what passes between two samples.
+    fn half_step(&self) -> Duration {
+        Duration::from_millis(500) * self.interval_s.max(1)
+    }
+}
 
-/// A lab in virtual time, which stands still until everybody has done what was due: agents tick on the half second,
-/// the aggregator on the whole one, and neither goes on before the other's data has arrived. So a run depends on its
+/// A lab in virtual time, which stands still until everybody has done what was due: agents tick on the half step (of a
+/// second, unless they sample less often), the aggregator on the whole one, and neither goes on before the other's data has arrived. So a run depends on its
 /// seed alone.
 pub struct VirtualLab {
     /// The simulated cluster.
@@ -162,7 +169,7 @@ impl VirtualLab {
     ) -> anyhow::Result<Self> {
         let shared: Arc<dyn Clock> = clock.clone();
         let site = Site::start(&options.data, config.clone(), Arc::clone(&shared), options.seed).await?;
-        let agents: Arc<dyn Clock> = Arc::new(Ahead::new(shared, HALF));
+        let agents: Arc<dyn Clock> = Arc::new(Ahead::new(shared, options.half_step()));
         let agents = cluster.start_agents(&site, &agents)?;
         cluster.wait_connected(&site).await?;
         Ok(Self { cluster, site, clock, agents, options, config })
@@ -178,7 +185,7 @@ impl VirtualLab {
         Self::start_on(cluster, clock, options, config).await
     }
 
-    /// Goes on half a second, to where the agents sample, and lets Proxmox show what the aggregator will ask for.
+    /// Goes on half a step, to where the agents sample, and lets Proxmox show what the aggregator will ask for.
     ///
     /// # Errors
     /// When something is stuck or has failed.
@@ -187,30 +194,31 @@ impl VirtualLab {
             !self.site.aggregator.failed.is_cancelled(),
             "the aggregator failed, see the log above"
         );
+        let half = self.options.half_step();
         let shared: Arc<dyn Clock> = self.clock.clone();
-        let agents: Arc<dyn Clock> = Arc::new(Ahead::new(shared, HALF));
-        if self.cluster.silence(&self.site, &agents, self.clock.now().after(HALF))? {
+        let agents: Arc<dyn Clock> = Arc::new(Ahead::new(shared, half));
+        if self.cluster.silence(&self.site, &agents, self.clock.now().after(half))? {
             self.cluster.wait_connected(&self.site).await?;
         }
-        self.clock.advance(HALF);
+        self.clock.advance(half);
         self.cluster.wait_sampled(&self.site, self.clock.now()).await?;
-        self.cluster.show(self.clock.now().after(HALF));
+        self.cluster.show(self.clock.now().after(half));
         Ok(())
     }
 
-    /// Goes on half a second, to where the aggregator decides when it is due.
+    /// Goes on half a step, to where the aggregator decides when it is due.
     ///
     /// # Errors
     /// When something is stuck.
     pub async fn decide(&self) -> anyhow::Result<()> {
-        self.clock.advance(HALF);
+        self.clock.advance(self.options.half_step());
         self.cluster.wait_looked(&self.site, self.clock.as_ref()).await?;
         self.cluster.wait_decided(&self.site, self.clock.as_ref()).await
     }
 }
 
 async fn start_cluster(options: &Options, now: Timestamp) -> anyhow::Result<LabCluster> {
-    let cluster = LabCluster::start(&options.data, options.seed, now).await;
+    let cluster = LabCluster::start(&options.data, options.seed, options.interval_s, now).await;
     let cluster = cluster.context("the simulated cluster does not start")?;
     let faults = options.faults.iter().map(|order| order.placed(now));
     cluster.fleet.lock().unwrap_or_else(PoisonError::into_inner).faults.extend(faults);

@@ -43,6 +43,29 @@ pub enum Fault {
         /// When.
         during: Window,
     },
+    /// A guest runs on, but its figures stop.
+    Mute {
+        /// Which guest.
+        guest: Vmid,
+        /// When.
+        during: Window,
+    },
+    /// Something on the node itself takes memory and gives none back until it is restarted.
+    Leak {
+        /// Which node.
+        node: NodeId,
+        /// How fast.
+        gib_per_hour: f64,
+        /// When; at its end all of it is given back.
+        during: Window,
+    },
+    /// The node backs up its guests at the same time every day: disks are read, much is sent, CPUs wait a little.
+    Backup {
+        /// Which node.
+        node: NodeId,
+        /// The first one; the others follow a day apart, each up to two minutes late.
+        first: Window,
+    },
     /// The Proxmox API fails every request.
     Api {
         /// How.
@@ -64,8 +87,11 @@ pub struct Order {
 enum What {
     Silent(NodeId),
     Burst(Vmid),
+    Mute(Vmid),
     HostLoad(NodeId),
     Link(NodeId, f64, f64),
+    Leak(NodeId, f64),
+    Backup(NodeId),
     Api(Answer),
 }
 
@@ -81,7 +107,8 @@ pub enum Answer {
 }
 
 /// What an order may look like.
-pub const ORDERS: &str = "silent:NODE, burst:VMID, load:NODE, link:NODE:MS:LOSS, api:401, api:500 or api:empty, each followed by \
+pub const ORDERS: &str = "silent:NODE, burst:VMID, mute:VMID, load:NODE, link:NODE:MS:LOSS, leak:NODE:GIB_PER_HOUR, backup:NODE (every \
+                          day from then on), api:401, api:500 or api:empty, each followed by \
                           @START+LENGTH in seconds after the start, as in silent:pve5@120+60";
 
 impl FromStr for Order {
@@ -93,17 +120,22 @@ impl FromStr for Order {
         let (after, lasts) = when.split_once('+').ok_or_else(bad)?;
         let seconds = |digits: &str| digits.parse().map(Duration::from_secs).map_err(|_| bad());
         let node = |name: &str| name.parse().map_err(|_| bad());
+        let within =
+            |text: &str, most: f64| text.parse().ok().filter(|n| (0.0..=most).contains(n)).ok_or_else(bad);
         let what = match what.split_once(':').ok_or_else(bad)? {
             ("silent", name) => What::Silent(node(name)?),
             ("load", name) => What::HostLoad(node(name)?),
+            ("mute", vmid) => What::Mute(vmid.parse().map_err(|_| bad())?),
             ("burst", vmid) => What::Burst(vmid.parse().map_err(|_| bad())?),
             ("link", how) => {
                 let [name, ms, loss] = how.split(':').collect::<Vec<_>>()[..] else { return Err(bad()) };
-                let within = |text: &str, most: f64| {
-                    text.parse().ok().filter(|n| (0.0..=most).contains(n)).ok_or_else(bad)
-                };
                 What::Link(node(name)?, within(ms, 60_000.0)?, within(loss, 100.0)?)
             }
+            ("leak", how) => {
+                let (name, speed) = how.split_once(':').ok_or_else(bad)?;
+                What::Leak(node(name)?, within(speed, 1024.0)?)
+            }
+            ("backup", name) => What::Backup(node(name)?),
             ("api", "401") => What::Api(Answer::Unauthorized),
             ("api", "500") => What::Api(Answer::Internal),
             ("api", "empty") => What::Api(Answer::Empty),
@@ -122,10 +154,13 @@ impl Order {
         match &self.what {
             What::Silent(node) => Fault::Silent { node: node.clone(), during },
             What::Burst(guest) => Fault::Burst { guest: *guest, during },
+            What::Mute(guest) => Fault::Mute { guest: *guest, during },
             What::HostLoad(node) => Fault::HostLoad { node: node.clone(), share: 0.6, during },
             What::Link(node, extra_ms, loss_percent) => {
                 Fault::Link { node: node.clone(), extra_ms: *extra_ms, loss_percent: *loss_percent, during }
             }
+            What::Leak(node, speed) => Fault::Leak { node: node.clone(), gib_per_hour: *speed, during },
+            What::Backup(node) => Fault::Backup { node: node.clone(), first: during },
             What::Api(answer) => Fault::Api { answer: *answer, during },
         }
     }
@@ -146,7 +181,11 @@ mod tests {
             link.placed(Timestamp::from_millis(0)),
             Fault::Link { extra_ms: 20.0, loss_percent: 5.0, .. }
         ));
+        let leak: Order = "leak:pve2:6.5@0+10".parse().unwrap();
+        assert!(matches!(leak.placed(Timestamp::from_millis(0)), Fault::Leak { gib_per_hour: 6.5, .. }));
         for bad in [
+            "leak:pve2@1+1",
+            "leak:pve2:-1@1+1",
             "link:pve2@1+1",
             "link:pve2:1:101@1+1",
             "link:pve2:NaN:1@1+1",

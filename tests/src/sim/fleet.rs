@@ -88,6 +88,10 @@ pub struct NodeUse {
     pub psi_cpu: f64,
     /// Memory used, in bytes.
     pub memory: f64,
+    /// Share of time in which CPUs wait for disks, in percent.
+    pub iowait: f64,
+    /// What the node itself reads from and writes to disk, receives and sends, in bytes a second.
+    pub traffic: [f64; 4],
     /// Its guests.
     pub guests: Vec<GuestUse>,
 }
@@ -111,6 +115,11 @@ pub struct Fleet {
 const NODE_OVERHEAD: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 /// Share of its CPUs that a node needs for itself.
 const NODE_CPU: f64 = 0.02;
+/// Share of its CPUs that a backup takes.
+const BACKUP_CPU: f64 = 0.06;
+/// What a backup reads from disk and sends, in bytes a second.
+const BACKUP_BYTES: f64 = 120e6;
+const DAY_MS: i64 = 86_400_000;
 
 impl Fleet {
     /// The lab: eight unequal nodes with a hundred guests, of which one node (pve3) has more than it can serve.
@@ -160,7 +169,9 @@ impl Fleet {
             .filter(|g| &g.node == node)
             .map(|g| (g, self.wanted_cores(g, at, t)))
             .collect();
-        let host_load = NODE_CPU + 0.01 * unit(self.seed ^ 77, t) + self.host_fault(node, at);
+        let backup = if self.backs_up(node, at) { 0.8 + 0.4 * unit(self.seed ^ 78, t) } else { 0.0 };
+        let host_load =
+            NODE_CPU + 0.01 * unit(self.seed ^ 77, t) + BACKUP_CPU * backup + self.host_fault(node, at);
         let available = host.cores * (1.0 - host_load.min(0.9));
         let total: f64 = wanted.iter().map(|(_, cores)| cores).sum();
         // A saturated node serves everyone the same share; the rest is waited for.
@@ -179,7 +190,10 @@ impl Fleet {
         Some(NodeUse {
             cpu_percent: (100.0 * used).clamp(0.0, 100.0),
             psi_cpu: psi_cpu(total / available),
-            memory: NODE_OVERHEAD + guests.iter().map(|g| g.memory).sum::<f64>(),
+            memory: (NODE_OVERHEAD + guests.iter().map(|g| g.memory).sum::<f64>() + self.leaked(node, at))
+                .min(host.memory.as_f64()),
+            iowait: 6.0 * backup,
+            traffic: [BACKUP_BYTES * backup, 0.0, 0.0, BACKUP_BYTES * backup],
             guests,
         })
     }
@@ -198,6 +212,36 @@ impl Fleet {
             _ => None,
         });
         on_node.sum()
+    }
+
+    fn leaked(&self, node: &NodeId, at: Timestamp) -> f64 {
+        let on_node = self.faults.iter().filter_map(|fault| match fault {
+            Fault::Leak { node: n, gib_per_hour, during } if n == node && during.contains(at) => {
+                Some(gib_per_hour * Bytes::gib(1).as_f64() * at.since(during.from).as_secs_f64() / 3600.0)
+            }
+            _ => None,
+        });
+        on_node.sum()
+    }
+
+    fn backs_up(&self, node: &NodeId, at: Timestamp) -> bool {
+        self.faults.iter().any(|fault| match fault {
+            Fault::Backup { node: n, first } if n == node && at >= first.from => {
+                let since = at.as_millis() - first.from.as_millis();
+                let late = 120_000.0 * unit(self.seed ^ 79, since / DAY_MS);
+                let length = first.to.since(first.from).as_millis() as f64;
+                (late..late + length).contains(&((since % DAY_MS) as f64))
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether the figures of a guest are missing at `at`.
+    #[must_use]
+    pub fn is_mute(&self, guest: Vmid, at: Timestamp) -> bool {
+        self.faults.iter().any(
+            |fault| matches!(fault, Fault::Mute { guest: g, during } if *g == guest && during.contains(at)),
+        )
     }
 
     /// Whether the node's agent is mute at `at`.
@@ -263,6 +307,28 @@ mod tests {
                 }
                 assert!(seen.memory < 0.8 * fleet.nodes[node].memory.as_f64(), "{node}");
             }
+        }
+    }
+
+    #[test]
+    fn a_leak_grows_until_it_is_given_back_and_a_backup_comes_every_day() {
+        let mut fleet = lab();
+        let node = NodeId::new("pve1").unwrap();
+        let during = |from_h: i64, to_min: i64| evenkeel_common::time::Window {
+            from: Timestamp::from_millis(from_h * 3_600_000),
+            to: Timestamp::from_millis(from_h * 3_600_000 + to_min * 60_000),
+        };
+        fleet.faults = vec![
+            Fault::Leak { node: node.clone(), gib_per_hour: 4.0, during: during(10, 120) },
+            Fault::Backup { node: node.clone(), first: during(2, 20) },
+        ];
+        let seen = |minute: i64| fleet.node_use(&node, Timestamp::from_millis(minute * 60_000)).unwrap();
+        let gib = |minute: i64| (seen(minute).memory - seen(599).memory) / Bytes::gib(1).as_f64();
+        assert!((gib(660) - 4.0).abs() < 0.01 && (gib(719) - 7.93).abs() < 0.01 && gib(721) < 0.01);
+        for (minute, on) in [(60, false), (125, true), (145, false), (1440 + 125, true), (1440 + 145, false)]
+        {
+            assert_eq!(seen(minute).traffic[0] > 5e7, on, "minute {minute}");
+            assert_eq!(seen(minute).iowait > 3.0, on, "minute {minute}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel_agent::collect::source::{Reading, Registry, Source};
+use evenkeel_agent::probe::{METRICS, own_figure};
 use evenkeel_common::guest::GuestFacts;
 use evenkeel_common::id::NodeId;
 use evenkeel_common::node::NodeFacts;
@@ -59,17 +60,21 @@ impl Source for SimSource {
             }
         };
         host_values(&self.node, &seen, total, at, &mut put);
+        let mut of_peers: [Vec<f64>; 3] = Default::default();
         for link in fleet.links(&self.node, at) {
-            let mut told = |metric, value: Option<f64>| {
-                if let Some(value) = value {
-                    put(SeriesKey::device(metric, link.peer.as_str()), value);
-                }
-            };
-            told(Metric::ProbeLatency, link.latency_ms);
-            told(Metric::ProbeJitter, link.jitter_ms);
-            told(Metric::ProbeLoss, Some(link.loss_percent));
+            let values = [link.latency_ms, link.jitter_ms, Some(link.loss_percent)];
+            for ((metric, value), all) in METRICS.into_iter().zip(values).zip(&mut of_peers) {
+                let Some(value) = value else { continue };
+                put(SeriesKey::device(metric, link.peer.as_str()), value);
+                all.push(value);
+            }
         }
-        for guest in &seen.guests {
+        for (metric, of_peers) in METRICS.into_iter().zip(of_peers) {
+            if let Some(value) = own_figure(of_peers) {
+                put(SeriesKey::node(metric), value);
+            }
+        }
+        for guest in seen.guests.iter().filter(|guest| !fleet.is_mute(guest.vmid, at)) {
             let series = |metric| SeriesKey::guest(guest.vmid, metric);
             put(series(Metric::GuestCpu), guest.cpu);
             put(series(Metric::GuestMem), guest.memory);
@@ -103,7 +108,7 @@ fn host_values(
     let salt = node.as_str().bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
     let noise = |n: u64| unit(salt ^ n, at.as_secs());
     put(SeriesKey::node(Metric::CpuUsed), seen.cpu_percent);
-    put(SeriesKey::node(Metric::CpuIowait), 0.5 + noise(1));
+    put(SeriesKey::node(Metric::CpuIowait), seen.iowait + 0.5 + noise(1));
     put(SeriesKey::node(Metric::CpuSteal), 0.0);
     put(SeriesKey::node(Metric::Load1), seen.cpu_percent / 10.0 + noise(2));
     put(SeriesKey::node(Metric::MemUsed), 100.0 * seen.memory / total);
@@ -112,7 +117,7 @@ fn host_values(
     put(SeriesKey::node(Metric::PsiCpuSome), (seen.psi_cpu + noise(3)).min(100.0));
     put(SeriesKey::node(Metric::PsiMemSome), 0.0);
     put(SeriesKey::node(Metric::PsiIoSome), 0.3 * noise(4));
-    let traffic = |n: usize| seen.guests.iter().map(|g| g.traffic[n]).sum::<f64>();
+    let traffic = |n: usize| seen.traffic[n] + seen.guests.iter().map(|g| g.traffic[n]).sum::<f64>();
     put(SeriesKey::device(Metric::DiskRead, "nvme0n1"), traffic(0));
     put(SeriesKey::device(Metric::DiskWrite, "nvme0n1"), traffic(1));
     put(SeriesKey::device(Metric::NetErrors, "eno1"), 0.0);
