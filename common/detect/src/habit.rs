@@ -52,6 +52,13 @@ impl<K: PartialEq> Habits<K> {
         self.beginnings.push_back((at, kind));
         habit
     }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let kinds: usize = self.beginnings.iter().map(|(_, kind)| kind.capacity() * size_of::<K>()).sum();
+        self.beginnings.capacity() * size_of::<(Timestamp, Vec<K>)>() + kinds
+    }
 }
 
 #[cfg(test)]

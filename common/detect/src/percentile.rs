@@ -25,6 +25,8 @@ use crate::step::{Hold, Step};
 pub const STRETCH_S: f64 = 600.0;
 /// Stretches before it says anything.
 const WARM_UP: usize = 6;
+/// Stretches before it knows what bursts a series has.
+const BURSTS_KNOWN: usize = 2 * WARM_UP;
 /// Bad stretches that can not teach, plus one.
 const MIN_RANK: usize = 4;
 
@@ -74,6 +76,11 @@ impl Percentile {
     pub(crate) fn known_per_day(&self) -> f64 {
         let known = self.peaks.len();
         self.rank(known) as f64 / known.max(1) as f64 * (86_400.0 / STRETCH_S)
+    }
+
+    /// Whether it has seen enough of a series that works in bursts to tell a new one from the usual ones.
+    pub(crate) fn knows_bursts(&self) -> bool {
+        self.peaks.len() >= BURSTS_KNOWN
     }
 
     pub(crate) fn votes(&self, score: f64) -> bool {

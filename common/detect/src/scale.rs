@@ -40,7 +40,8 @@ pub struct Scale {
     pub relative: f64,
     /// Which deviations are trouble.
     pub sides: Sides,
-    /// Whether bursts are this metric's nature, so that nothing is judged before an hour of them is known.
+    /// Whether bursts are this metric's nature, so that nothing is judged before two hours of them are known: of bursts
+    /// that come every quarter of an hour, one hour alone too often holds too few.
     pub bursty: bool,
 }
 
@@ -84,7 +85,8 @@ pub fn scale_floor(metric: Metric) -> Scale {
         // Its detector has a threshold of its own.
         M::NodeAnomaly => linear(0.1, 0.0, Sides::High, false),
         // Also a fraction of a core; a tenth of the level for guests with many.
-        M::GuestCpu => linear(0.25, 0.1, Sides::Both, false),
+        // Guests work in bursts (builds, queries, backups), which are news to nobody who knows the guest.
+        M::GuestCpu => linear(0.25, 0.1, Sides::Both, true),
         // A runnable task more or less; the load of a busy host swings by a tenth of itself.
         M::Load1 => linear(1.0, 0.1, Sides::High, false),
         // Waits come in bursts by nature; below a tenth of the time nobody notices them.

@@ -7,7 +7,7 @@
 //! the z-score alone, for rises only: after a start-up a series may well calm down.
 //!
 //! At least two detectors must vote, that is, stand beyond their own threshold on the same side. A metric that is
-//! bursty by nature is not judged before its bursts are known. Votes of a vote: Kittler et al. 1998 show the min
+//! bursty by nature is not judged before two hours of its bursts are known. Votes of a vote: Kittler et al. 1998 show the min
 //! and max rules as bounds of the product and the sum of posteriors; both are safe where, as here, the opinions
 //! are far from independent.
 
@@ -86,6 +86,7 @@ impl Panel {
         let agrees = |o: &Opinion| o.finding.score != 0.0 && (o.finding.score > 0.0) == high;
         let votes = [z, ewma, percentile].map(|o| o.filter(|o| agrees(o) && self.votes(o)).map(|o| o.vote()));
         let short_of_long = match (percentile, z, ewma) {
+            (Some(_), ..) if scale.bursty && !self.percentile.knows_bursts() => 0.0,
             (Some(p), _, _) if agrees(&p) => p.confidence.min(lead.confidence),
             (None, Some(z), Some(_)) if high && !scale.bursty => z.confidence,
             _ => 0.0,

@@ -13,6 +13,9 @@
 //! can not open more than about a dozen anomalies on its worst day. Steps teach meanwhile (winsorised), which is how it
 //! comes to be understood.
 //!
+//! What opened at about this hour of each of the last two days, on the same side, is a habit ([`crate::habit`]): it is
+//! followed as any anomaly, so that it teaches nothing, and not told.
+//!
 //! | input | what happens |
 //! |---|---|
 //! | NaN, infinity, beyond 1e30 | ignored, as if the sample were missing |
@@ -30,6 +33,7 @@ use evenkeel_common::units::Probability;
 use serde::{Deserialize, Serialize};
 
 use crate::config::WatchConfig;
+use crate::habit::Habits;
 use crate::scale::{Scale, scale_floor};
 use crate::step::{Step, Stepper};
 use crate::vote::{Panel, Verdict};
@@ -82,6 +86,8 @@ struct Open {
     expected: f64,
     scale: f64,
     quiet: u16,
+    /// Whether it is told: a habit is not.
+    told: bool,
 }
 
 /// Watches one series.
@@ -97,6 +103,8 @@ pub struct SeriesWatch {
     hold_off_until: Option<Timestamp>,
     doublings: u8,
     calm_since: Option<Timestamp>,
+    /// By whether the series was too high.
+    habits: Habits<bool>,
 }
 
 impl SeriesWatch {
@@ -117,6 +125,7 @@ impl SeriesWatch {
             hold_off_until: None,
             doublings: 0,
             calm_since: None,
+            habits: Habits::default(),
         }
     }
 
@@ -129,7 +138,7 @@ impl SeriesWatch {
     /// The open anomaly.
     #[must_use]
     pub fn open(&self) -> Option<&AnomalyState> {
-        self.open.as_ref().map(|open| &open.state)
+        self.open.as_ref().filter(|open| open.told).map(|open| &open.state)
     }
 
     /// Takes a sample, in the metric's unit. At most one transition comes of it.
@@ -166,7 +175,7 @@ impl SeriesWatch {
             .open
             .as_ref()
             .map_or(0, |open| size_of::<Open>() + open.state.votes.capacity() * size_of::<Vote>());
-        size_of::<Self>() + self.panel.heap_bytes() + open
+        size_of::<Self>() + self.panel.heap_bytes() + self.habits.heap_bytes() + open
     }
 
     /// Deals with what lies between the last sample and this one.
@@ -203,10 +212,11 @@ impl SeriesWatch {
             return None;
         };
         self.panel.record(step, scale);
-        let open = Open::new(at, verdict, scale);
-        let state = open.state.clone();
+        let told = !self.habits.is_one(at, verdict.finding.deviation() > 0.0);
+        let open = Open { told, ..Open::new(at, verdict, scale) };
+        let opened = told.then(|| Transition::Opened(open.state.clone()));
         self.open = Some(Box::new(open));
-        Some(Transition::Opened(state))
+        opened
     }
 
     fn may_open(&self, at: Timestamp, verdict: &Verdict) -> bool {
@@ -238,7 +248,7 @@ impl SeriesWatch {
     }
 
     fn close(&mut self, at: Timestamp) -> Option<Transition> {
-        let mut state = self.open.take()?.state;
+        let Open { mut state, told, .. } = *self.open.take()?;
         state.closed_at = Some(at);
         if let Some(since) = self.calm_since {
             let forgiven = state.opened_at.since(since).as_secs() / FORGIVE.as_secs();
@@ -248,7 +258,7 @@ impl SeriesWatch {
         self.hold_off_until = Some(at.after(hold_off));
         self.calm_since = Some(at);
         self.doublings = (self.doublings + 1).min(MAX_DOUBLINGS);
-        Some(Transition::Closed(state))
+        told.then_some(Transition::Closed(state))
     }
 }
 
@@ -265,7 +275,7 @@ impl Open {
             severity: Severity::classify(verdict.confidence, finding.deviation()),
             votes: verdict.votes.into_iter().flatten().collect(),
         };
-        Self { state, expected: finding.expected, scale: finding.scale, quiet: 0 }
+        Self { state, expected: finding.expected, scale: finding.scale, quiet: 0, told: true }
     }
 
     /// Keeps the worst seen so far.
