@@ -274,7 +274,7 @@ impl Watcher {
         let mut usage: BTreeMap<Vmid, (f64, f64)> = BTreeMap::new();
         for &(id, value) in &reading.tick.values {
             if !self.series.contains_key(&id) {
-                let Some(key) = registry.key(id) else { continue };
+                let Some(key) = registry.key(id).filter(|key| is_watched(key)) else { continue };
                 let watched = self.begin(key);
                 self.series.insert(id, watched);
             }
@@ -412,6 +412,12 @@ impl Guest {
 /// An anomaly with a number that is none would be refused at the border, and its whole batch with it.
 fn bounded(value: f64) -> f64 {
     if value.is_nan() { 0.0 } else { value.clamp(-f64::MAX, f64::MAX) }
+}
+
+/// Whether this end judges the series. Whose fault a single way to a peer is, only the aggregator sees, so that the medians
+/// over the peers are watched in their place; and latency is judged by the aggregator against its level at this hour.
+fn is_watched(key: &SeriesKey) -> bool {
+    !key.is_of_peer() && *key != SeriesKey::node(Metric::ProbeLatency)
 }
 
 /// Whether both are the same run of the same guest: a restart, or another guest under the same vmid, is not.

@@ -170,7 +170,9 @@ impl NodeWatch {
         if let Some(known) = self.by_id.get(&id) {
             return *known;
         }
-        let takes_part = |key: &&SeriesKey| key.subject == Subject::Node && key.metric != Metric::DrillActive;
+        let takes_part = |key: &&SeriesKey| {
+            key.subject == Subject::Node && key.metric != Metric::DrillActive && !key.is_of_peer()
+        };
         let key = registry.key(id).filter(takes_part);
         let channel = key.and_then(|key| {
             let known = self.channels.iter().position(|known| known == key);

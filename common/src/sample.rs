@@ -148,11 +148,11 @@ metrics! {
     GuestPsiMemSome = 67, "guest_psi_mem_some", Percent, 0.01;
     /// Guest: share of time in which some of its tasks waited for I/O.
     GuestPsiIoSome = 68, "guest_psi_io_some", Percent, 0.01;
-    /// Probe, per peer: round trip.
+    /// Probe, per peer and as median over the peers: round trip.
     ProbeLatency = 80, "probe_latency", Milliseconds, 0.001;
-    /// Probe, per peer: mean difference between successive round trips.
+    /// Probe, per peer and as median over the peers: mean difference between successive round trips.
     ProbeJitter = 81, "probe_jitter", Milliseconds, 0.001;
-    /// Probe, per peer: share of probes without an answer.
+    /// Probe, per peer and as median over the peers: share of probes without an answer.
     ProbeLoss = 82, "probe_loss", Percent, 0.01;
     /// Node: fault drills under way. Only there while there are some: it marks the values beside it as made up.
     DrillActive = 90, "drill_active", Count, 1.0;
@@ -238,6 +238,14 @@ impl SeriesKey {
     #[must_use]
     pub fn guest(vmid: Vmid, metric: Metric) -> Self {
         Self { subject: Subject::Guest(vmid), metric, instance: String::new() }
+    }
+
+    /// Whether it is about the way between this node and one other. What is wrong there may be this node's fault, the
+    /// other's, or of what lies between: one end alone can not tell.
+    #[must_use]
+    pub fn is_of_peer(&self) -> bool {
+        let probe = matches!(self.metric, Metric::ProbeLatency | Metric::ProbeJitter | Metric::ProbeLoss);
+        probe && !self.instance.is_empty()
     }
 }
 

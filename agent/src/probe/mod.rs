@@ -60,15 +60,28 @@ pub struct Probed {
     mesh: Mesh,
     /// Series of each peer.
     series: BTreeMap<String, [Option<SeriesId>; 3]>,
+    /// Series of the node itself: medians over the peers.
+    own: [Option<SeriesId>; 3],
 }
 
-const METRICS: [Metric; 3] = [Metric::ProbeLatency, Metric::ProbeJitter, Metric::ProbeLoss];
+/// What is measured, in the order of [`Figures`].
+pub const METRICS: [Metric; 3] = [Metric::ProbeLatency, Metric::ProbeJitter, Metric::ProbeLoss];
+/// Peers from which on a node has figures of its own. With one peer nobody can tell whose fault it is.
+const FEWEST_PEERS: usize = 2;
+
+/// What the ways to most peers are like: the median of their figures, the lower one of two, so that it stays where it
+/// is when a single peer is slow or gone, and moves when this node's own link does. `None` with fewer than two peers.
+#[must_use]
+pub fn own_figure(mut of_peers: Vec<f64>) -> Option<f64> {
+    of_peers.sort_by(f64::total_cmp);
+    of_peers.get(of_peers.len().saturating_sub(1) / 2).copied().filter(|_| of_peers.len() >= FEWEST_PEERS)
+}
 
 impl Probed {
     /// Adds what `mesh` knows to `inner`.
     #[must_use]
     pub fn new(inner: Box<dyn Source>, mesh: Mesh) -> Self {
-        Self { inner, mesh, series: BTreeMap::new() }
+        Self { inner, mesh, series: BTreeMap::new(), own: [None; 3] }
     }
 }
 
@@ -89,18 +102,25 @@ impl Source for Probed {
             }
             stays
         });
+        let mut all: [Vec<f64>; 3] = Default::default();
         for (node, figures) in figures {
             let Some(Figures { latency_ms, jitter_ms, loss_percent }) = figures else { continue };
             let values = [latency_ms, jitter_ms, Some(loss_percent)];
             let series = self.series.entry(node.clone()).or_default();
-            for ((metric, value), id) in METRICS.into_iter().zip(values).zip(series) {
+            for (((metric, value), id), all) in METRICS.into_iter().zip(values).zip(series).zip(&mut all) {
                 let Some(value) = value else { continue };
+                all.push(value);
                 if id.is_none() {
                     let name: String = node.chars().take(MAX_INSTANCE_LEN).collect();
                     *id = registry.intern(&SeriesKey::device(metric, name));
                 }
                 reading.tick.values.extend(id.map(|id| (id, value)));
             }
+        }
+        for ((metric, of_peers), id) in METRICS.into_iter().zip(all).zip(&mut self.own) {
+            let Some(value) = own_figure(of_peers) else { continue };
+            *id = id.or_else(|| registry.intern(&SeriesKey::node(metric)));
+            reading.tick.values.extend(id.map(|id| (id, value)));
         }
         reading.tick.values.sort_unstable_by_key(|(id, _)| *id);
         let fault = self.mesh.fault().map(|message| Fault { collector: "probe", message });

@@ -114,6 +114,14 @@ async fn nobody_else_gets_an_answer_and_a_peer_no_more_than_its_rate() {
     assert!(stranger.try_recv_from(&mut buffer).is_err());
 }
 
+#[test]
+fn a_node_is_as_the_ways_to_most_of_its_peers() {
+    assert_eq!(own_figure(vec![0.2, 100.0, 0.1, 0.3]), Some(0.2), "one peer that is gone changes nothing");
+    assert_eq!(own_figure(vec![40.0, 0.2]), Some(0.2));
+    assert_eq!(own_figure(vec![40.0, 41.0, 39.0]), Some(40.0), "all of them: it is this node");
+    assert_eq!(own_figure(vec![40.0]), None, "one alone does not tell whose fault it is");
+}
+
 #[tokio::test]
 async fn a_taken_port_is_told_and_a_peer_that_goes_takes_its_series_along() {
     struct Nothing;

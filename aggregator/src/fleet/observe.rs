@@ -24,6 +24,8 @@ pub const SEVEN: [Metric; 7] = [
 /// Places of single metrics among them.
 pub const LATENCY: usize = 1;
 /// See [`LATENCY`].
+pub const LOSS: usize = 2;
+/// See [`LATENCY`].
 pub const CPU: usize = 4;
 /// See [`LATENCY`].
 pub const MEMORY: usize = 5;
@@ -60,6 +62,14 @@ pub struct Observation {
     pub faults: Vec<String>,
     /// Whether a fault drill runs on it.
     pub injected: bool,
+}
+
+impl Observation {
+    /// Whether none of the node's probes is answered, by most of its several peers.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.probes.len() > 1 && self.seven[LOSS] >= 99.9
+    }
 }
 
 /// A guest as the agent of its node lists it.
@@ -122,7 +132,12 @@ pub fn observe(live: &NodeLive, interval: Duration) -> Observation {
         file_systems: live.wide.means(Metric::FsUsed, minute).map(owned).collect(),
         swap: live.wide.sum(Metric::SwapUsedBytes, minute),
         guests: guests(live, tick, minute),
-        probes: live.wide.means(Metric::ProbeLoss, minute).map(owned).collect(),
+        probes: live
+            .wide
+            .means(Metric::ProbeLoss, minute)
+            .filter(|(peer, _)| !peer.is_empty())
+            .map(owned)
+            .collect(),
         anomalies: anomalies(live),
         faults: live.faults.keys().cloned().collect(),
         injected: load.drill.mean(minute).is_some() || live.open.values().any(|anomaly| anomaly.injected),

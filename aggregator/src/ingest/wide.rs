@@ -62,11 +62,12 @@ impl Wide {
         self.means(metric, window).map(|(_, mean)| mean).reduce(|a, b| a + b)
     }
 
-    /// Median of those means, the lower one of two: what most of them are like, whatever a single one does. `None` when
-    /// there is none.
+    /// Median of the means of those with a name, the lower one of two: what most of them are like, whatever a single one
+    /// does. `None` when there is none.
     #[must_use]
     pub fn median(&self, metric: Metric, window: Window) -> Option<f64> {
-        let mut means: Vec<f64> = self.means(metric, window).map(|(_, mean)| mean).collect();
+        let named = self.means(metric, window).filter(|(name, _)| !name.is_empty());
+        let mut means: Vec<f64> = named.map(|(_, mean)| mean).collect();
         means.sort_by(f64::total_cmp);
         means.get(means.len().saturating_sub(1) / 2).copied()
     }
