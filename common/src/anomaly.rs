@@ -78,11 +78,13 @@ pub enum DetectorKind {
     ErrorShare,
     /// Latency against three times its usual level at this hour.
     LatencyBaseline,
+    /// A node against the other nodes of its cluster.
+    Peers,
 }
 
 impl DetectorKind {
     /// All of them, those of the agents first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ZScore,
         Self::Ewma,
         Self::Percentile,
@@ -93,6 +95,7 @@ impl DetectorKind {
         Self::Silence,
         Self::ErrorShare,
         Self::LatencyBaseline,
+        Self::Peers,
     ];
 
     /// Stable name.
@@ -109,6 +112,7 @@ impl DetectorKind {
             Self::Silence => "silence",
             Self::ErrorShare => "error_share",
             Self::LatencyBaseline => "latency_baseline",
+            Self::Peers => "peers",
         }
     }
 }

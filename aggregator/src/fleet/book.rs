@@ -9,11 +9,13 @@ use evenkeel_common::sample::{Metric, SeriesKey};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Probability;
 
+use super::peers;
 use super::rules::{Evidence, Sign, Signed};
 use crate::store::records::{AnomalyKey, AnomalyRecord, AnomalyTimeKey, FLEET_EPOCH, FleetFinding, NodeKey};
 use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
 
-/// Looks in a row that a sign must be there to open, and be gone to close. Silence has waited long enough already.
+/// Looks in a row that a sign must be there to open, and be gone to close. Silence has waited long enough already, and
+/// the comparison with the peers lasts by itself.
 const LASTING: (u8, u8) = (2, 3);
 
 /// The aggregator's own anomalies of one node.
@@ -71,7 +73,8 @@ impl Book {
         let signed: BTreeSet<SeriesKey> = signs.iter().map(|(series, _)| series.clone()).collect();
         for (series, sign) in signs {
             let page = self.series.entry(series.clone()).or_default();
-            let lasting = if series.metric == Metric::Silence { (1, 1) } else { LASTING };
+            let at_once = series.metric == Metric::Silence || series.instance == peers::INSTANCE;
+            let lasting = if at_once { (1, 1) } else { LASTING };
             changes.extend(page.turn(node, series, at, sign, lasting, &mut self.last_number));
         }
         if complete {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_detect::ensemble::EnsembleConfig;
+use evenkeel_detect::peers::PeersConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,8 @@ pub struct FleetConfig {
     pub retrain_days: u32,
     /// How often nodes are looked at, and the ensemble that judges their seven metrics together.
     pub ensemble: EnsembleConfig,
+    /// Nodes that behave unlike the other nodes of their cluster.
+    pub peers: PeersConfig,
 }
 
 impl Default for FleetConfig {
@@ -42,6 +45,7 @@ impl Default for FleetConfig {
             forecast_warn_hours: 24,
             retrain_days: 30,
             ensemble: EnsembleConfig::default(),
+            peers: PeersConfig::default(),
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Ensemble {
     pub model: Option<u32>,
     /// What is wrong with its files, a sentence each.
     pub problems: Vec<String>,
+    /// Whether the alert under way is a habit.
+    habit: Option<bool>,
 }
 
 impl Ensemble {
@@ -42,8 +44,13 @@ impl Ensemble {
     /// # Errors
     /// Of the store. Files that can not be used are no error: their detectors abstain.
     pub fn open(config: &EnsembleConfig, shelf: &Shelf, node: &NodeKey) -> Result<Self, StoreError> {
-        let mut new =
-            Self { detector: EnsembleDetector::new(*config), last: None, model: None, problems: Vec::new() };
+        let mut new = Self {
+            detector: EnsembleDetector::new(*config),
+            last: None,
+            model: None,
+            problems: Vec::new(),
+            habit: None,
+        };
         new.equip(shelf, node)?;
         Ok(new)
     }
@@ -69,13 +76,14 @@ impl Ensemble {
     }
 
     /// Looks, and says whether the node is itself. An anomaly that is open keeps its series, whatever metric stands out
-    /// most by now.
+    /// most by now. `is_habit`: asked once when an alert begins, with the place of its metric; a habit is not told.
     pub fn look(
         &mut self,
         at: evenkeel_common::time::Timestamp,
         seen: &Observation,
         book: &Book,
         history: &History,
+        is_habit: impl FnOnce(usize) -> bool,
     ) -> Signed {
         let verdict = self.detector.observe(at, &SevenMetrics(seen.seven));
         let open =
@@ -83,7 +91,10 @@ impl Ensemble {
         let place = verdict.consensus_metric.map(|metric| metric.index());
         let consensus = place.map(|place| SeriesKey::device(SEVEN[place], INSTANCE));
         let series = open.cloned().or(consensus).unwrap_or_else(|| SeriesKey::device(SEVEN[0], INSTANCE));
-        let sign = match place.filter(|_| verdict.alert) {
+        let alert = place.filter(|_| verdict.alert);
+        self.habit = alert.map(|place| self.habit.unwrap_or_else(|| is_habit(place)));
+        let sign = match alert {
+            Some(_) if self.habit == Some(true) => Sign::Absent,
             Some(place) => Sign::Present(Box::new(evidence(&verdict, place, seen, history))),
             None if verdict.votes.is_empty() => Sign::Abstain,
             None => Sign::Absent,
@@ -151,6 +162,9 @@ pub fn feedback(store: &dyn Store) -> Result<Feedback, StoreError> {
     let mut feedback = Feedback::default();
     for (key, good) in answers {
         let Some(record) = trees::ANOMALIES.get(store, &key)? else { continue };
+        if record.anomaly.series.instance == super::peers::INSTANCE {
+            feedback.peers.record(good);
+        }
         if record.anomaly.series.instance == INSTANCE {
             let voted = |d: &FleetDetector| record.anomaly.votes.iter().any(|vote| vote.detector == kind(*d));
             let voters: Vec<FleetDetector> = FleetDetector::ALL.into_iter().filter(voted).collect();
@@ -191,7 +205,10 @@ impl Fleet {
     /// Of the store.
     pub fn adapt(&self) -> Result<(), StoreError> {
         let feedback = feedback(self.parts.store.as_ref())?;
-        self.lock().nodes.values_mut().for_each(|of| of.ensemble.adapt(&feedback));
+        let mut state = self.lock();
+        state.nodes.values_mut().for_each(|of| of.ensemble.adapt(&feedback));
+        let multiplier = feedback.peers.multiplier();
+        state.peers.values_mut().for_each(|peers| peers.set_multiplier(multiplier));
         Ok(())
     }
 

@@ -15,6 +15,12 @@ const HORIZON_H: f64 = 720.0;
 /// Data that trends are made of.
 const LOOK_BACK: Duration = Duration::from_hours(24 * 7);
 
+/// A leak that began an hour ago is nothing in a week: the last hours are asked as well, for growth that is clear
+/// even so.
+const RECENT_H: f64 = 2.0;
+/// Growth in those hours that matters, percent of a file system or of memory.
+const RECENT_GROWTH: f64 = 5.0;
+
 /// Thresholds that count beside "full".
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
@@ -60,7 +66,13 @@ fn from_rollups(rows: &[(Timestamp, RollupRecord)], thresholds: Thresholds) -> V
         // Over the threshold already: what is left to know is when it is full.
         let below = points.last().is_some_and(|(_, value)| *value < threshold);
         let limit = if below { threshold } else { 100.0 };
-        found.extend(forecast(points, &question(limit)).map(|forecast| Found { series, limit, forecast }));
+        let whole = forecast(points, &question(limit));
+        let since = points.last().map_or(0.0, |(at, _)| at - RECENT_H);
+        let recent = &points[points.partition_point(|(at, _)| *at < since)..];
+        let clear = Question { least_growth: RECENT_GROWTH, ..question(limit) };
+        let recent = if daily { None } else { forecast(recent, &clear) };
+        let nearest = whole.into_iter().chain(recent).min_by(|a, b| a.hours.total_cmp(&b.hours));
+        found.extend(nearest.map(|forecast| Found { series, limit, forecast }));
     };
     let mounts: std::collections::BTreeSet<&String> =
         rows.iter().flat_map(|(_, record)| record.file_systems.keys()).collect();
@@ -80,6 +92,25 @@ fn from_rollups(rows: &[(Timestamp, RollupRecord)], thresholds: Thresholds) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leak_of_the_last_hours_is_told_after_a_quiet_week() {
+        let rows = |leaks: bool| -> Vec<_> {
+            let row = |n: u32| {
+                let mut record = RollupRecord { count: 30, ..RollupRecord::default() };
+                let late = f64::from(n.saturating_sub(7 * 288 - 20)) / 12.0;
+                let noise = f64::from(n * 7919 % 101) / 101.0;
+                record.seven[MEMORY] = Some(40.0 + noise + if leaks { 6.0 * late } else { 0.0 });
+                (Timestamp::from_millis(i64::from(n) * 300_000), record)
+            };
+            (0..7 * 288).map(row).collect()
+        };
+        let thresholds = Thresholds { cpu: 70.0, memory: 80.0 };
+        assert_eq!(from_rollups(&rows(false), thresholds), []);
+        let found = from_rollups(&rows(true), thresholds);
+        let [leak] = found.as_slice() else { panic!("{found:?}") };
+        assert!((leak.forecast.hours - 5.0).abs() < 1.0 && leak.forecast.per_hour > 5.0, "{leak:?}");
+    }
 
     #[test]
     fn a_leak_and_a_filling_disk_are_told_and_a_daily_wave_is_not() {

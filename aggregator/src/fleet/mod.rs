@@ -13,6 +13,7 @@ pub mod health;
 pub mod history;
 pub mod models;
 pub mod observe;
+mod peers;
 pub mod rules;
 mod step;
 pub mod tasks;
@@ -24,9 +25,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use evenkeel_common::id::{ClusterId, Vmid};
+use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_core::score::health::Health;
+use evenkeel_detect::peers::Peers;
 use evenkeel_runtime::clock::{Clock, Ticker};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -78,6 +80,7 @@ struct State {
     nodes: BTreeMap<NodeKey, NodeState>,
     guests: BTreeMap<(ClusterId, Vmid), GuestState>,
     tasks: BTreeMap<ClusterId, tasks::TaskBook>,
+    peers: BTreeMap<ClusterId, Peers<NodeId>>,
 }
 
 /// What it knows of a node.
@@ -147,6 +150,7 @@ impl Fleet {
             }
             state.nodes.insert(node, loaded);
         }
+        state.peers = peers::load(store.as_ref(), &parts.config, state.nodes.keys(), now)?;
         let fleet = Self {
             parts,
             state: Mutex::new(state),

@@ -43,7 +43,13 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    fn new(by: DetectorKind, [value, expected, deviation]: [f64; 3], confidence: f64, text: String) -> Self {
+    /// What one detector found: value, what is usual, deviation; confidence; a sentence.
+    pub(super) fn new(
+        by: DetectorKind,
+        [value, expected, deviation]: [f64; 3],
+        confidence: f64,
+        text: String,
+    ) -> Self {
         let vote = Vote { detector: by, score: deviation, confidence: Probability::clamped(confidence) };
         let (samples, abstained) = Default::default();
         Self { value, expected, deviation, confidence, votes: vec![vote], text, samples, abstained }

@@ -8,11 +8,13 @@ use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_core::Policy;
 use evenkeel_core::score::health::Limits;
+use evenkeel_detect::peers::{Likeness, Peers};
 
 use super::book::{self, Change};
 use super::forecasts::{self, Thresholds};
 use super::health::{self, Shown};
 use super::observe::{Observation, observe};
+use super::peers;
 use super::rules::{self, Signed};
 use super::tasks::TaskBook;
 use super::{Fleet, GuestState, NodeState, State};
@@ -37,6 +39,8 @@ struct Scene<'a> {
     silent: Vec<NodeId>,
     /// Nodes whose agent reports.
     speaking: Vec<NodeId>,
+    /// Nodes among them of whose probes hardly any is answered: their links are told there.
+    cut_off: Vec<NodeId>,
 }
 
 /// What a look at one node came to.
@@ -90,19 +94,28 @@ impl Fleet {
             policy: handle.map(|handle| handle.policy.clone()).unwrap_or_default(),
             silent: Vec::new(),
             speaking: Vec::new(),
+            cut_off: Vec::new(),
         };
         let mut state = self.lock();
         let state = &mut *state;
         let seen = self.observe_all(&mut scene, &cells, state)?;
+        let cut_off =
+            seen.iter().filter(|(_, seen)| seen.observation.as_ref().is_some_and(Observation::is_cut_off));
+        scene.cut_off = cut_off.map(|(name, _)| name.clone()).collect();
         if let Some(inventory) = &scene.inventory {
             state.tasks.entry(cluster.clone()).or_default().note(&inventory.tasks, scene.at);
         }
+        let peers = state.peers.entry(cluster.clone()).or_insert_with(|| Peers::new(self.parts.config.peers));
+        let rows = seen
+            .iter()
+            .filter_map(|(name, seen)| Some((name.clone(), peers::row(seen.observation.as_ref()?)?)));
+        let likeness = peers.look(scene.at, &rows.collect());
         let mut guests = BTreeMap::new();
         for (name, seen) in &seen {
             let node = NodeKey { cluster: cluster.clone(), node: name.clone() };
             let tasks = state.tasks.get(cluster);
             let Some(known) = state.nodes.get_mut(&node) else { continue };
-            let changes = self.judge(&scene, &node, seen, known, tasks);
+            let changes = self.judge(&scene, &node, seen, known, tasks, (&mut *peers, likeness.get(name)));
             self.tell(&node, cells.get(name), changes, batch, news)?;
             self.remember(&scene, &node, seen, known, batch)?;
             self.guests(&scene, &node, seen, &mut state.guests, &mut guests, batch)?;
@@ -168,6 +181,7 @@ impl Fleet {
         seen: &Seen,
         known: &mut NodeState,
         tasks: Option<&TaskBook>,
+        (peers, likeness): (&mut Peers<NodeId>, Option<&Likeness>),
     ) -> Vec<Change> {
         let after = self.parts.config.silence_after();
         let unlisted = scene.inventory.as_ref().is_some_and(|i| !i.nodes.contains_key(&node.node));
@@ -187,14 +201,18 @@ impl Fleet {
         }
         for (peer, loss) in &observation.probes {
             // After a start, nothing is known of a peer that has not spoken yet.
-            let peer_speaks = scene.speaking.iter().any(|speaking| speaking.as_str() == peer);
+            let is_in = |nodes: &[NodeId]| nodes.iter().any(|node| node.as_str() == peer);
+            let peer_speaks = is_in(&scene.speaking) && (!is_in(&scene.cut_off) || observation.is_cut_off());
             signs.push(rules::probe_silence(peer, *loss, peer_speaks));
         }
+        signs.extend(peers::signs(likeness, &known.book));
         if !observation.injected {
             signs.push(rules::packet_errors(observation, known.history.usual_errors()));
             let (usual, by_hour) = known.history.usual_latency(scene.at);
             signs.push(rules::slow_answers(observation, usual, by_hour));
-            signs.push(known.ensemble.look(scene.at, observation, &known.book, &known.history));
+            let is_habit = |place| peers.is_habit(&node.node, scene.at, place);
+            let (seen, book, history) = (observation, &known.book, &known.history);
+            signs.push(known.ensemble.look(scene.at, seen, book, history, is_habit));
         }
         known.book.look(node, scene.at, signs, true)
     }
@@ -239,10 +257,11 @@ impl Fleet {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let config = &self.parts.config;
-        if let Some(observation) = &seen.observation {
+        // What a drill made up is no past: a mean that holds any of it would outlive the drill.
+        if let Some(observation) = seen.observation.as_ref().filter(|observation| !observation.injected) {
             let most = usize::from(config.ensemble.buffer_size);
             let mean = known.history.push(scene.at, observation, most, config.rollup());
-            if let Some((start, record)) = mean.filter(|_| !observation.injected) {
+            if let Some((start, record)) = mean {
                 let key = BlockKey { cluster: node.cluster.clone(), node: node.node.clone(), start };
                 batch.put(&trees::ROLLUPS, &key, &record)?;
                 self.write(std::mem::take(batch))?;

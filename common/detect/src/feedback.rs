@@ -52,19 +52,28 @@ impl Answers {
     }
 }
 
+impl Answers {
+    /// Counts one.
+    pub fn record(&mut self, good: bool) {
+        let count = if good { &mut self.good } else { &mut self.bad };
+        *count = count.saturating_add(1);
+    }
+}
+
 /// Answers about all detectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feedback {
     answers: [Answers; 4],
+    /// Answers about the comparison of nodes with their peers.
+    #[serde(default)]
+    pub peers: Answers,
 }
 
 impl Feedback {
     /// Counts an answer about an anomaly that `detectors` voted for.
     pub fn record(&mut self, detectors: &[FleetDetector], good: bool) {
         for detector in detectors {
-            let answers = &mut self.answers[detector.index()];
-            let count = if good { &mut answers.good } else { &mut answers.bad };
-            *count = count.saturating_add(1);
+            self.answers[detector.index()].record(good);
         }
     }
 

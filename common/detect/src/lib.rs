@@ -21,10 +21,11 @@
 //! | tail | each statistic becomes a probability by its own past | [`tail`] |
 //! | ensemble | vote or calibrated fusion; training from history | [`ensemble`] |
 //! | models | what was learned as a file; drift | [`model`] |
+//! | peers | a node against the other nodes of its cluster, at the same time | [`peers`] |
 //! | feedback | answers of people move thresholds, within bounds | [`feedback`] |
 //!
 //! [`scale`] says per metric what difference an admin would care about at all. [`profile`] summarises guests.
-//! [`forecast`] tells when a growing figure reaches its limit.
+//! [`habit`] knows what comes every night. [`forecast`] tells when a growing figure reaches its limit.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -41,6 +42,7 @@ pub mod isolation_forest;
 pub mod lstm_autoencoder;
 pub mod model;
 pub mod node;
+pub mod peers;
 pub mod percentile;
 pub mod profile;
 mod ring;

@@ -94,6 +94,12 @@ impl SevenMetric {
         self.log_unit().map_or(value, |unit| (value / unit).ln_1p())
     }
 
+    /// Back from the domain to the unit.
+    #[must_use]
+    pub fn leave(self, value: f64) -> f64 {
+        self.log_unit().map_or(value, |unit| value.exp_m1() * unit)
+    }
+
     /// Smallest sigma it is granted, in the domain: points of percent, or natural logarithms of a ratio.
     #[must_use]
     pub const fn floor(self) -> f64 {

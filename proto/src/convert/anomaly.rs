@@ -111,6 +111,7 @@ impl From<Vote> for v1::Vote {
             DetectorKind::Silence => v1::Detector::Silence,
             DetectorKind::ErrorShare => v1::Detector::ErrorShare,
             DetectorKind::LatencyBaseline => v1::Detector::LatencyBaseline,
+            DetectorKind::Peers => v1::Detector::Peers,
         };
         Self { detector: detector.into(), score: vote.score, confidence: vote.confidence.get() }
     }
@@ -131,6 +132,7 @@ impl TryFrom<v1::Vote> for Vote {
             Ok(v1::Detector::Silence) => DetectorKind::Silence,
             Ok(v1::Detector::ErrorShare) => DetectorKind::ErrorShare,
             Ok(v1::Detector::LatencyBaseline) => DetectorKind::LatencyBaseline,
+            Ok(v1::Detector::Peers) => DetectorKind::Peers,
             Ok(v1::Detector::Unspecified) | Err(_) => return Err(invalid("vote.detector", Problem::Unknown)),
         };
         Ok(Self {
