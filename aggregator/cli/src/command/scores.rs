@@ -62,7 +62,7 @@ fn table(screen: &Screen, scores: &[&HealthScore]) -> Table {
         Column::name("GUEST"),
         Column::number("SCORE"),
         Column::text("STATUS"),
-        Column::text("COURSE").only_if(history),
+        Column::text("COURSE").only_if(history).rank(1),
         Column::remark("WHY"),
     ]);
     for score in scores {

@@ -18,12 +18,31 @@ fn usage() {
         (&["explain", "nonsense"], "CLUSTER-SECONDS-NUMBER"),
         (&["explain", "--guest", "104", "--node", "pve1"], "cannot be used with"),
         (&["--output", "yaml", "status"], "json"),
+        (&["feedback", "lab/pve1/65766565-1", "maybe"], "good, bad"),
+        (&["detectors", "--since", "30"], "write 90s"),
+        (&["scores", "--history", "1w"], "7d"),
+        (&["model", "train", "--csv", "a.csv", "--since", "7d"], "cannot be used with"),
+        (&["model", "activate"], "<ID>"),
+        (&["simulate", "cpu", "--node", "pve1"], "--amount"),
     ] {
         let mut command = bare();
         command.args(words);
         let ran = Ran::of(command);
         assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{words:?} {ran:?}");
         assert!(ran.err.contains(hint), "{words:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn what_is_not_there_and_what_is_not_allowed_is_told_with_the_remedy() {
+    let aggregator = Aggregator::start();
+    let unknown = aggregator.run(&["feedback", "lab/pve3/65766565-9", "good"]);
+    unknown.fails(1, &["there is no anomaly lab/pve3/65766565-9", "last column of `evenkeelctl anomalies`"]);
+    aggregator.run(&["model", "activate", "lab-m9"]).fails(1, &["no model lab-m9", "evenkeelctl model list"]);
+    aggregator.run(&["model", "train", "--csv", "/nonexistent.csv"]).fails(1, &["/nonexistent.csv"]);
+    aggregator.use_token(VIEWER);
+    for words in [&["feedback", "lab/pve3/65766565-1", "good"][..], &["model", "activate", "lab-m3"]] {
+        aggregator.run(words).fails(4, &["operator"]);
     }
 }
 

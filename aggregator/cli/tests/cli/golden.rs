@@ -122,6 +122,29 @@ fn drills() {
 }
 
 #[test]
+fn health_and_what_will_be_full() {
+    shown("scores", &["scores"]);
+    shown("scores_history", &["scores", "--node", "pve3", "--history", "24h"]);
+    shown("forecast", &["forecast"]);
+    shown("forecast_none", &["forecast", "--node", "pve9"]);
+}
+
+#[test]
+fn detectors_and_what_people_say_of_them() {
+    shown("detectors", &["detectors"]);
+    shown("feedback", &["feedback", "lab/pve3/65766565-1", "bad", "--note", "the nightly backup"]);
+}
+
+#[test]
+fn models() {
+    shown("model_list", &["model", "list"]);
+    shown("model_drift", &["model", "drift"]);
+    shown("model_train", &["--cluster", "lab", "model", "train", "--node", "pve1", "--since", "30d"]);
+    shown("model_activate", &["model", "activate", "lab-m3"]);
+    shown("model_rollback", &["--cluster", "lab", "model", "rollback", "--node", "pve1"]);
+}
+
+#[test]
 fn the_last_run_of_every_cluster_but_one_object_as_json() {
     let aggregator = Aggregator::start();
     let out = aggregator.run(&["explain"]).succeeds().out;

@@ -1,6 +1,7 @@
 //! An aggregator of canned answers behind real TLS and tokens, and the binary run against it.
 
 pub mod canned;
+mod fleet;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -8,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use evenkeel_proto::v1::control_server::{Control, ControlServer};
+use evenkeel_proto::v1::fleet_server::FleetServer;
 use evenkeel_proto::v1::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
@@ -63,6 +65,7 @@ impl Aggregator {
                     .tls_config(ServerTlsConfig::new().identity(identity))
                     .unwrap()
                     .add_service(ControlServer::new(fake))
+                    .add_service(FleetServer::new(fleet::FakeFleet))
                     .serve_with_incoming(incoming)
                     .await
                     .unwrap();
