@@ -38,11 +38,11 @@ const CUT: u64 = 120;
 /// Seconds between two changes of the guest, each of which is an event.
 const CHANGE: u64 = 20;
 /// Real time between two ticks while agents find their way back, which takes some for every attempt.
-const PACE: Duration = Duration::from_millis(20);
+pub(super) const PACE: Duration = Duration::from_millis(20);
 
 /// How a connection ends when it is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
+pub(super) enum Cut {
     /// Both ends learn of it.
     Closed,
     /// The aggregator does not: to it the old stream still stands when the new one comes.
@@ -50,9 +50,9 @@ enum Cut {
 }
 
 /// A TCP proxy that can be cut.
-struct Proxy {
+pub(super) struct Proxy {
     port: u16,
-    open: watch::Sender<bool>,
+    pub(super) open: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -86,7 +86,7 @@ impl Proxy {
 /// A node whose every reading can be told from its time.
 struct Known;
 
-fn cpu(at: Timestamp) -> f64 {
+pub(super) fn cpu(at: Timestamp) -> f64 {
     20.0 + at.as_secs().rem_euclid(5) as f64
 }
 
@@ -121,24 +121,31 @@ impl Source for Known {
 }
 
 /// A running agent behind a proxy.
-struct Behind {
-    key: NodeKey,
-    proxy: Proxy,
-    cell: Arc<NodeCell>,
+pub(super) struct Behind {
+    pub(super) key: NodeKey,
+    pub(super) proxy: Proxy,
+    pub(super) cell: Arc<NodeCell>,
     /// Uptime of its newest tick.
     ticked: watch::Receiver<Duration>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
+    pub(super) stop: CancellationToken,
+    pub(super) task: JoinHandle<()>,
 }
 
 impl Behind {
     /// `in_memory` is how many ticks the agent holds before they go to its disk.
-    async fn start(site: &Site, clock: &VirtualClock, name: &str, cut: Cut, in_memory: u32) -> Self {
+    pub(super) async fn start(
+        site: &Site,
+        clock: &VirtualClock,
+        name: &str,
+        cut: Cut,
+        in_memory: u32,
+    ) -> Self {
         let key = NodeKey { cluster: ClusterId::new("lab").unwrap(), node: NodeId::new(name).unwrap() };
         let proxy = Proxy::start(site.aggregator.address.port(), cut).await;
         let mut config = site.agent_config(&key.cluster, &key.node).unwrap();
         config.aggregator.address = format!("127.0.0.1:{}", proxy.port);
         config.spool.memory_ticks = in_memory;
+        config.drills.allowed = true;
         let (stop, (sender, ticked)) = (CancellationToken::new(), watch::channel(Duration::ZERO));
         let entropy = Arc::new(SeededEntropy::new(in_memory.into()));
         let agent = Agent { source: Box::new(Known), config, clock: Arc::new(clock.clone()), entropy };
@@ -154,7 +161,7 @@ impl Behind {
     }
 
     /// Lets a second pass on the agent.
-    async fn ticked(&self, clock: &VirtualClock) {
+    pub(super) async fn ticked(&self, clock: &VirtualClock) {
         let (mut ticked, now) = (self.ticked.clone(), clock.uptime());
         in_time("a tick", ticked.wait_for(|at| *at >= now)).await.unwrap();
     }
@@ -169,12 +176,12 @@ impl Behind {
         assert!((live.load.cpu.latest().unwrap() - cpu(now)).abs() < 0.01);
     }
 
-    fn cursor(&self, store: &dyn Store) -> Cursor {
+    pub(super) fn cursor(&self, store: &dyn Store) -> Cursor {
         trees::CURSORS.get(store, &self.key).unwrap().unwrap_or_default()
     }
 }
 
-async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(super) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(STUCK, future).await.unwrap_or_else(|_| panic!("{what} does not come"))
 }
 

@@ -19,24 +19,16 @@ use evenkeel_tests::lab::{self, Options, VIRTUAL_START, VirtualLab};
 use evenkeel_tests::sim;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{config, control_as};
+use crate::support::{config, control_as, pass};
 
 fn options(data: &Path, seed: u64) -> Options {
-    let time = Some(Duration::from_secs(200));
-    Options { data: data.to_owned(), seed, speed: 600, time, only_this_host: false, port: 0, faults: vec![] }
+    Options { seed, time: Some(Duration::from_secs(200)), ..crate::support::options(data) }
 }
 
 /// Runs are as often as Proxmox is asked, so that a test needs little time.
 fn often(cluster: &mut ClusterConfig) {
     cluster.policy.decision_interval = 15;
     cluster.pve.timeout_secs = 1;
-}
-
-async fn pass(lab: &VirtualLab, seconds: u32) {
-    for _ in 0..seconds {
-        lab.sample().await.unwrap();
-        lab.decide().await.unwrap();
-    }
 }
 
 fn last(lab: &VirtualLab) -> Arc<RunRecord> {

@@ -1,7 +1,6 @@
 //! Fault drills on the whole path: ordered by a person, done by an agent that allows them, marked everywhere, and never
 //! part of a decision.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,35 +12,16 @@ use evenkeel_core::RunRecord;
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::control_client::ControlClient;
 use evenkeel_runtime::clock::SystemClock;
-use evenkeel_tests::lab::{Options, VirtualLab};
+use evenkeel_tests::lab::VirtualLab;
 use evenkeel_tests::sim::{Fleet, SimSource};
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
-use crate::support::{Bearer, STUCK, config, control_as, ctl, said, site};
-
-fn options(data: &Path) -> Options {
-    Options {
-        data: data.to_owned(),
-        seed: 1,
-        speed: 600,
-        time: None,
-        only_this_host: false,
-        port: 0,
-        faults: vec![],
-    }
-}
+use crate::support::{Bearer, STUCK, anomalies, config, control_as, ctl, options, pass, said, site};
 
 fn often(cluster: &mut ClusterConfig) {
     cluster.policy.decision_interval = 15;
-}
-
-async fn pass(lab: &VirtualLab, seconds: u32) {
-    for _ in 0..seconds {
-        lab.sample().await.unwrap();
-        lab.decide().await.unwrap();
-    }
 }
 
 type Client = ControlClient<InterceptedService<Channel, Bearer>>;
@@ -80,12 +60,6 @@ fn order(node: &str, kind: &str, amount: f64, seconds: u64) -> v1::SimulateReque
     v1::SimulateRequest { node, kind, amount, lasts_ms: seconds * 1000, ..Default::default() }
 }
 
-async fn anomalies(lab: &VirtualLab) -> Vec<v1::AnomalyView> {
-    let mut viewer = control_as(&lab.site, Role::Viewer).await;
-    let question = v1::ListAnomaliesRequest { since_ms: Some(0), ..Default::default() };
-    viewer.list_anomalies(question).await.unwrap().into_inner().anomalies
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_is_seen_marked_and_kept_from_decisions_until_its_data_are_old() {
     let dir = tempfile::tempdir().unwrap();
@@ -110,7 +84,7 @@ async fn a_drill_is_seen_marked_and_kept_from_decisions_until_its_data_are_old()
     }
     let shown = said(&ctl(dir.path().join("ctl.toml"), &["simulate", "status"]).await);
     assert!(shown.contains("running") && shown.contains("pve3"), "{shown}");
-    let open: Vec<_> = anomalies(&lab).await.into_iter().filter(|anomaly| anomaly.injected).collect();
+    let open: Vec<_> = anomalies(&lab.site).await.into_iter().filter(|anomaly| anomaly.injected).collect();
     let of = |anomaly: &v1::AnomalyView| (anomaly.node.clone(), anomaly.metric.clone());
     assert!(open.iter().any(|anomaly| of(anomaly) == ("pve1".into(), "mem_used".into())), "{open:?}");
 
@@ -122,7 +96,8 @@ async fn a_drill_is_seen_marked_and_kept_from_decisions_until_its_data_are_old()
     let after = last(&lab);
     assert_eq!(barred(&after), Vec::<&str>::new());
     assert!(!after.run.decisions.is_empty(), "{}", after.run.summary);
-    let injected: Vec<_> = anomalies(&lab).await.into_iter().filter(|anomaly| anomaly.injected).collect();
+    let injected: Vec<_> =
+        anomalies(&lab.site).await.into_iter().filter(|anomaly| anomaly.injected).collect();
     assert!(injected.iter().all(|anomaly| anomaly.state == "closed"), "{injected:?}");
     lab.site.shut_down().await;
 }

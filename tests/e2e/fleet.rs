@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use evenkeel_aggregator::config::AggregatorConfig;
 use evenkeel_aggregator::identity::roles::Role;
 use evenkeel_aggregator::store::records::NodeKey;
 use evenkeel_common::anomaly::{Anomaly, DetectorKind, Severity, Vote};
@@ -13,51 +12,18 @@ use evenkeel_common::time::Window;
 use evenkeel_common::units::Probability;
 use evenkeel_detect::ensemble::{AbstainReason, FleetDetector};
 use evenkeel_proto::v1;
-use evenkeel_proto::v1::fleet_client::FleetClient;
 use evenkeel_proto::v1::from_agent::Message;
 use evenkeel_tests::harness::{Site, real_time};
-use evenkeel_tests::lab::{Options, VIRTUAL_START, VirtualLab};
+use evenkeel_tests::lab::{VIRTUAL_START, VirtualLab};
 use evenkeel_tests::sim::Fault;
 use tonic::Code;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
 use crate::support::{
-    Bearer, Wire, bearer, certificate, channel, config, control_as, ctl, hello, said, site,
+    Wire, anomalies, certificate, config, control_as, ctl, fleet_as, hello, lab, pass, said, site,
 };
 
-fn options(data: &Path) -> Options {
-    Options {
-        data: data.to_owned(),
-        seed: 1,
-        speed: 600,
-        time: None,
-        only_this_host: false,
-        port: 0,
-        faults: vec![],
-    }
-}
-
-async fn lab(dir: &Path, change: impl FnOnce(&mut AggregatorConfig)) -> VirtualLab {
-    VirtualLab::start_with(&options(dir), change).await.unwrap()
-}
-
-async fn pass(lab: &VirtualLab, seconds: u32) {
-    for _ in 0..seconds {
-        lab.sample().await.unwrap();
-        lab.decide().await.unwrap();
-    }
-}
-
-async fn fleet_as(site: &Site, role: Role) -> FleetClient<InterceptedService<Channel, Bearer>> {
-    let token = site.token(role, &format!("the {role}")).unwrap();
-    FleetClient::with_interceptor(channel(site, None).await.unwrap(), bearer(&token))
-}
-
 async fn silences(site: &Site) -> Vec<v1::AnomalyView> {
-    let mut viewer = control_as(site, Role::Viewer).await;
-    let all = viewer.list_anomalies(v1::ListAnomaliesRequest::default()).await.unwrap().into_inner();
-    all.anomalies.into_iter().filter(|anomaly| anomaly.metric == "silence").collect()
+    anomalies(site).await.into_iter().filter(|anomaly| anomaly.metric == "silence").collect()
 }
 
 async fn score(site: &Site, node: &str) -> v1::HealthScore {

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: a site on real time, clients with tokens, an agent made of bare messages, and
-//! the built commands.
+//! What the end-to-end tests share: a site on real time, a lab on virtual time, clients with tokens, an agent made of
+//! bare messages, and the built commands.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,10 +13,12 @@ use evenkeel_common::id::{ClusterId, NodeId};
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::agent_client::AgentClient;
 use evenkeel_proto::v1::control_client::ControlClient;
+use evenkeel_proto::v1::fleet_client::FleetClient;
 use evenkeel_proto::v1::from_agent::Message;
 use evenkeel_runtime::clock::SystemClock;
 use evenkeel_runtime::random::SystemEntropy;
 use evenkeel_tests::harness::{Site, real_time};
+use evenkeel_tests::lab::{Options, VirtualLab};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
@@ -36,6 +38,33 @@ pub fn config() -> AggregatorConfig {
 /// An aggregator on real time.
 pub async fn site(dir: &Path, config: AggregatorConfig) -> Site {
     Site::start(dir, config, Arc::new(SystemClock::new()), 1).await.unwrap()
+}
+
+/// How a lab of a test runs: eight nodes on a free port, nothing wrong.
+pub fn options(data: &Path) -> Options {
+    Options {
+        data: data.to_owned(),
+        seed: 1,
+        speed: 600,
+        time: None,
+        interval_s: 1,
+        only_this_host: false,
+        port: 0,
+        faults: vec![],
+    }
+}
+
+/// A lab in virtual time, its aggregator configured as `change` says.
+pub async fn lab(dir: &Path, change: impl FnOnce(&mut AggregatorConfig)) -> VirtualLab {
+    VirtualLab::start_with(&options(dir), change).await.unwrap()
+}
+
+/// Lets a lab go on by so many samples of its agents: seconds, unless they sample less often.
+pub async fn pass(lab: &VirtualLab, samples: u32) {
+    for _ in 0..samples {
+        lab.sample().await.unwrap();
+        lab.decide().await.unwrap();
+    }
 }
 
 /// The authority of a site.
@@ -82,6 +111,19 @@ pub async fn control(site: &Site, token: &str) -> ControlClient<InterceptedServi
 /// A control client with a new token of this role.
 pub async fn control_as(site: &Site, role: Role) -> ControlClient<InterceptedService<Channel, Bearer>> {
     control(site, &site.token(role, &format!("the {role}")).unwrap()).await
+}
+
+/// A client of fleet detection with a new token of this role.
+pub async fn fleet_as(site: &Site, role: Role) -> FleetClient<InterceptedService<Channel, Bearer>> {
+    let token = site.token(role, &format!("the {role}")).unwrap();
+    FleetClient::with_interceptor(channel(site, None).await.unwrap(), bearer(&token))
+}
+
+/// All anomalies of a site, newest first, as a viewer sees them.
+pub async fn anomalies(site: &Site) -> Vec<v1::AnomalyView> {
+    let mut viewer = control_as(site, Role::Viewer).await;
+    let question = v1::ListAnomaliesRequest { since_ms: Some(0), ..Default::default() };
+    viewer.list_anomalies(question).await.unwrap().into_inner().anomalies
 }
 
 /// An agent made of bare messages, which can say anything.
