@@ -25,7 +25,7 @@
 //! | feedback | answers of people move thresholds, within bounds | [`feedback`] |
 //!
 //! [`scale`] says per metric what difference an admin would care about at all. [`profile`] summarises guests.
-//! [`habit`] knows what comes every night. [`forecast`] tells when a growing figure reaches its limit.
+//! [`forecast`] tells when a growing figure reaches its limit.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -212,7 +212,7 @@ impl SeriesWatch {
             return None;
         };
         self.panel.record(step, scale);
-        let told = !self.habits.is_one(at, verdict.finding.deviation() > 0.0);
+        let told = !self.habits.is_habit(at, [verdict.finding.deviation() > 0.0]);
         let open = Open { told, ..Open::new(at, verdict, scale) };
         let opened = told.then(|| Transition::Opened(open.state.clone()));
         self.open = Some(Box::new(open));

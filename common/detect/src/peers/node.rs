@@ -86,7 +86,7 @@ pub(super) struct Node {
 impl Node {
     /// Takes an opening in and says whether it is a habit.
     pub(super) fn is_habit(&mut self, at: Timestamp, metric: usize) -> bool {
-        self.habits.is_one(at, metric)
+        self.habits.is_habit(at, [metric])
     }
 
     /// Takes a row in.
@@ -131,7 +131,7 @@ impl Node {
         } else if let Some((metric, _)) = beyond
             && self.hold_off_until.is_none_or(|until| at >= until)
         {
-            let told = !self.habits.is_one(at, metric);
+            let told = !self.habits.is_habit(at, [metric]);
             self.open = Some(Open { since: at, metric, told, calm_since: None });
         }
         if self.open.is_none() {
