@@ -1,7 +1,6 @@
 //! The profile of a guest goes with its guest, over nodes, restarts and reconnections, begins with what Proxmox has
 //! recorded, and is never another guest's.
 
-use std::path::Path;
 use std::time::Duration;
 
 use evenkeel_aggregator::identity::roles::Role;
@@ -15,9 +14,9 @@ use evenkeel_proto::v1::from_agent::Message;
 use evenkeel_runtime::clock::Clock as _;
 use evenkeel_tests::fake_pve;
 use evenkeel_tests::harness::{Site, real_time};
-use evenkeel_tests::lab::{Options, VIRTUAL_START, VirtualLab};
+use evenkeel_tests::lab::{VIRTUAL_START, VirtualLab};
 
-use crate::support::{Wire, certificate, config, control_as, event, hello, site};
+use crate::support::{Wire, certificate, config, control_as, event, hello, options, pass, site};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -28,26 +27,6 @@ fn vmid(number: u32) -> Vmid {
 /// A day's rhythm, as a share of the guest's CPUs.
 fn rhythm(second: i64) -> f64 {
     0.5 + 0.3 * (second as f64 / 86_400.0 * std::f64::consts::TAU).sin()
-}
-
-fn options(data: &Path) -> Options {
-    let time = Some(Duration::from_secs(600));
-    Options {
-        data: data.to_owned(),
-        seed: 1,
-        speed: 600,
-        time,
-        only_this_host: false,
-        port: 0,
-        faults: vec![],
-    }
-}
-
-async fn pass(lab: &VirtualLab, seconds: u32) {
-    for _ in 0..seconds {
-        lab.sample().await.unwrap();
-        lab.decide().await.unwrap();
-    }
 }
 
 async fn shown(site: &Site, guest: Vmid) -> v1::Profile {
