@@ -99,7 +99,8 @@ const WEEK: usize = 8;
 #[allow(clippy::print_stdout)] // The figure of the documentation.
 fn a_week_of_clean_data_keeps_the_budget_of_false_alarms() {
     let mut openings = 0;
-    for seed in 1..=3 {
+    // Seeds that nothing was tuned on.
+    for seed in 11..=13 {
         let (turns, _) = watched(seed, WEEK * DAY, |_, _, _| {});
         openings += turns.iter().filter(|(second, _, opens)| *opens && *second >= DAY).count();
     }
