@@ -11,7 +11,7 @@ use evenkeel_common::id::{ClusterId, NodeId};
 use evenkeel_common::time::Timestamp;
 
 use super::records::BlockKey;
-use super::{SledStore, StoreConfig};
+use super::{SledStore, StoreConfig, StoreError};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_000);
 
@@ -19,8 +19,15 @@ fn config() -> StoreConfig {
     StoreConfig { cache_mib: 8, ballast_mib: 1, ..StoreConfig::default() }
 }
 
+/// A process that another test starts holds a copy of our lock from its fork to its exec, so a store that was dropped
+/// may be locked for a moment.
 fn open(dir: &Path) -> SledStore {
-    SledStore::open(dir, &config(), NOW).unwrap()
+    loop {
+        match SledStore::open(dir, &config(), NOW) {
+            Err(StoreError::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// What sled itself holds. Its own lock stays taken for a moment after a store is dropped.

@@ -21,10 +21,10 @@ const WILD_DAYS: f64 = 1.0;
 const KNOWN_PEAKS: f32 = 30.0;
 const ASSUMED_MEAN: f32 = 4.0;
 const ASSUMED_PER_DAY: f64 = 30.0;
-/// What a step teaches after an alarm, and for how many hours.
+/// What a step teaches from an alarm on, as a share of what it else does, and for how many hours.
 const HELD: f32 = 0.1;
 const HELD_HOURS: f64 = 4.0;
-/// Share of a young node's steps in a day until when its figures are not believed.
+/// Until about this age the peaks seen are no measure of those to come.
 const YOUNG_DAYS: f64 = 1.5;
 
 /// The peaks of a node's leaps.
