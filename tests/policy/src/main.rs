@@ -1,0 +1,102 @@
+//! Drives the shipped decision core from outside: from a simulator that speaks newline-delimited JSON on stdin and
+//! stdout, or from a single snapshot of a cluster. The core, its defaults and the guests' profiles are those of the
+//! daemons; only where the figures come from differs.
+
+#![allow(clippy::print_stdout)]
+
+mod at_once;
+mod node;
+mod protocol;
+mod simulated;
+
+use std::fs;
+use std::io::{self, BufRead as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use evenkeel_core::{Mode, Policy, Preset};
+
+use protocol::{Answer, Ready, ToPolicy};
+use simulated::Simulated;
+
+/// Drives the shipped decision core: without a command, speaks with a cluster simulator on stdin and stdout.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Prints the configuration that is in effect, as TOML, and ends.
+    #[arg(long)]
+    print_config: bool,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum What {
+    /// Prints the moves for one snapshot of a cluster, as JSON.
+    Plan {
+        /// The snapshot, JSON of version 1.
+        file: PathBuf,
+    },
+}
+
+/// The packaged configuration with every rule on and nobody to ask.
+fn policy() -> Policy {
+    Policy { preset: Preset::Full, mode: Mode::Auto, ..Policy::default() }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.what {
+        _ if arguments.print_config => print!("{}", toml::to_string(&policy())?),
+        Some(What::Plan { file }) => println!("{}", serde_json::to_string(&plan(&file)?)?),
+        None => simulate()?,
+    }
+    Ok(())
+}
+
+fn plan(file: &Path) -> Result<Answer<String>> {
+    let text = fs::read_to_string(file).with_context(|| format!("can not read {}", file.display()))?;
+    let cluster = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no snapshot of version 1", file.display()))?;
+    at_once::plan(&cluster, &policy())
+}
+
+/// Answers the simulator line by line until it says so.
+fn simulate() -> Result<()> {
+    let mut cluster: Option<Simulated> = None;
+    let mut out = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let line = line.context("can not read from the simulator")?;
+        let message =
+            serde_json::from_str(&line).context("the simulator said what is not in the protocol")?;
+        match (message, &mut cluster) {
+            (ToPolicy::Init(init), _) => {
+                cluster = Some(Simulated::new(init, policy())?);
+                writeln!(out, "{}", serde_json::to_string(&Ready::default())?)?;
+            }
+            (ToPolicy::Tick(tick), Some(cluster)) => {
+                writeln!(out, "{}", serde_json::to_string(&cluster.tick(&tick)?)?)?;
+            }
+            (ToPolicy::Tick(_), None) => bail!("a tick came before init"),
+            (ToPolicy::End {}, _) => return Ok(()),
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_common::config::parse_valid;
+
+    /// What is printed is read back as the same, and differs from an empty configuration in preset and mode alone.
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn the_configuration_is_the_shipped_one_but_for_preset_and_mode() {
+        let printed: Policy = parse_valid(&toml::to_string(&policy()).unwrap(), "printed").unwrap();
+        assert_eq!(printed, policy());
+        let shipped: Policy = parse_valid("preset = 'full'\nmode = 'auto'", "shipped").unwrap();
+        assert_eq!(printed, shipped);
+    }
+}
