@@ -115,14 +115,14 @@ impl Histories {
             Direction::Forward,
             OnDamage::Skip,
             |key, head| {
-                if until(&head.pieces).is_none_or(|until| now.since(until) >= FADED) {
+                let old = until(&head.pieces).is_none_or(|until| now.since(until) >= FADED);
+                if !old {
+                    state.heads.insert(key, head);
+                } else if !faded.is_full() {
                     faded.delete(&trees::HISTORIES, &key);
                     faded.delete(&trees::HISTORY_HEADS, &key);
-                } else {
-                    state.heads.insert(key, head);
-                }
-                // The rest goes at the next start.
-                if faded.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                } // The rest of the old ones goes at the next start.
+                ControlFlow::Continue(())
             },
         )?;
         if !faded.is_empty() {

@@ -209,3 +209,30 @@ fn it_outlives_a_restart_and_fades_after_two_weeks() {
     assert!(!open(&rig.store, true, later).has_news(&young, minutes(101)));
     assert_eq!(rig.stored(), [0_u64; 0]);
 }
+
+/// What has faded fills a batch long before the last guest is read, whose history must be known all the same.
+#[test]
+fn many_that_have_faded_do_not_hide_one_that_has_not() {
+    let rig = Rig::new(false);
+    let (old, fresh) = (learned(0, 1), learned(30_000, 30_001));
+    let head = |history: &GuestProfiler| HistoryRecord {
+        node: NodeId::new("a").unwrap(),
+        kind: Some(GuestKind::Qemu),
+        identity: None,
+        pieces: history.pieces().to_vec(),
+        at: START,
+    };
+    let key = |vmid: u32| GuestKey { vmid: Vmid::new(vmid).unwrap(), ..seen("a", None, &old).guest };
+    let last = key(5000);
+    let mut batch = Batch::new();
+    for vmid in 100..5000 {
+        batch.put(&trees::HISTORY_HEADS, &key(vmid), &head(&old)).unwrap();
+        if batch.is_full() {
+            rig.store.apply(std::mem::take(&mut batch)).unwrap();
+        }
+    }
+    batch.put(&trees::HISTORY_HEADS, &last, &head(&fresh)).unwrap();
+    rig.store.apply(batch).unwrap();
+    let histories = open(&rig.store, false, minutes(30_002));
+    assert_eq!(histories.lock().heads.keys().collect::<Vec<_>>(), [&last]);
+}
