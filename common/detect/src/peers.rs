@@ -16,7 +16,7 @@
 //! | a shift of all nodes | nothing: the median moves along |
 //! | a shift that stays | one anomaly; after a day it is how this node is, and the anomaly closes |
 //! | the same hour night after night | a habit from the third night on, see [`crate::habit`] |
-//! | a new node | six hours are learned first |
+//! | a new node | eight hours are learned first: two of distances, then six of their tail |
 
 mod node;
 
