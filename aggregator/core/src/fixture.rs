@@ -3,17 +3,21 @@
 //! ```text
 //! pve1 cpu=32 ram=256 | 101 cpu=4 mem=8 profile=bursty p95=9 tags=a,b | 102 cpu=1 mem=4 lxc
 //! pve2 cpu=32 ram=256 maintenance
-//! moved 101 pve2->pve1 90m                 (a migration that ended 90 min ago; `foreign`, `failed` may follow)
+//! moved 101 pve2->pve1 90m                 (a migration that ended 90 min ago; `foreign`, `failed`, `helped`,
+//!                                           `useless` may follow)
 //! flying 102 pve1->pve2                    (one under way; `foreign` may follow)
 //! rule r1 only 101 = pve1:2,pve2           (HA node affinity, strict; `prefer`: not strict)
 //! rule r2 apart 101,102                    (HA resource affinity; or `together`)
 //! paused disk exchange
 //! pve-rebalances
+//! utc+7200                                 (local time is two hours ahead of UTC)
 //! ```
 //! Node: `cpu` cores, `ram` GiB, `base` cores and `basemem` GiB of the host itself (0.5, 2), `psi` %, `wait` cores,
-//! `age` s or `no-agent`, `offline`, `maintenance`, `model`, `storages`. Guest: `cpu` and `wait` cores, `mem` and
-//! `max` GiB, `vcpus`, `name`, `profile` with `mean`, `p95`, `slope` (cores per hour), `hours` of data, `tags`, `ha`
-//! or `ha=state`, `lock`, `disks`, `dev`, `storages`, `host`, `lxc`, `stopped`, `template`, `unknown`.
+//! `age` s or `no-agent`, `offline`, `maintenance`, `model`, `storages`, `trail` percents every 5 min up to now.
+//! Guest: `cpu` and `wait` cores, `mem` and `max` GiB, `vcpus`, `name`, `profile` with `mean`, `p95`, `slope` (cores
+//! per hour), `hours` of data, `dev-cpu` cores, `peak` cores at 9:00 or `day=7-11:8` (8 cores from 7:00 to 11:00 UTC),
+//! `tags`, `ha` or `ha=state`, `lock`, `disks`, `localgib` and `diskcount`, `dirty` MB/s, `dev`, `storages`, `host`,
+//! `lxc`, `stopped`, `template`, `unknown`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A bad fixture has to stop its test.
 
@@ -27,7 +31,9 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
 
-use crate::snapshot::{Candidate, GuestState, HaRule, InFlight, NodeState, PastMove, Pressure, Snapshot};
+use crate::snapshot::{
+    Candidate, GuestState, HaRule, InFlight, NodeState, PastMove, Pressure, Snapshot, TrailPoint,
+};
 
 /// The time of every fixture.
 pub const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -49,6 +55,7 @@ pub fn snapshot(text: &str) -> Snapshot {
         problems: vec![],
         paused: None,
         pve_rebalances: false,
+        utc_offset_s: 0,
     };
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -58,6 +65,7 @@ pub fn snapshot(text: &str) -> Snapshot {
             "rule" => snapshot.rules.push(rule(rest)),
             "paused" => snapshot.paused = Some(rest.into()),
             "pve-rebalances" => snapshot.pve_rebalances = true,
+            offset if offset.starts_with("utc") => snapshot.utc_offset_s = offset[3..].parse().expect(offset),
             _ => node(line, &mut snapshot),
         }
     }
@@ -149,10 +157,18 @@ fn node(line: &str, snapshot: &mut Snapshot) {
         iowait_percent: options.number("iowait").unwrap_or(0.0),
         cpu_model: options.text("model").map(str::to_owned),
         storages: options.list("storages").into_iter().collect(),
+        demand_trail: trail(&options.list("trail")),
         id,
     });
     options.end(line);
     snapshot.guests.extend(guests);
+}
+
+fn trail(percents: &[String]) -> Vec<TrailPoint> {
+    let ages = (0..percents.len() as u32).rev().map(|step| 300 * step);
+    let point =
+        |(percent, age_s): (&String, u32)| TrailPoint { age_s, percent: percent.parse().expect(percent) };
+    percents.iter().zip(ages).map(point).collect()
 }
 
 fn guest(part: &str, node: &NodeId) -> GuestState {
@@ -183,7 +199,9 @@ fn guest(part: &str, node: &NodeId) -> GuestState {
         tags: options.list("tags"),
         ha_state: options.text("ha").map(|state| if state.is_empty() { "started" } else { state }.to_owned()),
         local_disks: options.list("disks"),
-        local_disk_bytes: Bytes(0),
+        local_disk_bytes: gib(options.number("localgib").unwrap_or(0.0)),
+        disks: options.number("diskcount").unwrap_or(0.0) as u32,
+        dirty_mb_s: options.number("dirty"),
         devices: options.list("dev"),
         storages: options.list("storages").into_iter().collect(),
         cpu_host: options.flag("host"),
@@ -206,6 +224,17 @@ fn profile(vmid: Vmid, class: &str, cpu: f64, memory: f64, options: &mut Options
     let mean = options.number("mean").unwrap_or(cpu);
     let p95 = options.number("p95").unwrap_or(mean);
     let peak = options.number("peak");
+    let day = options.text("day").map(|text| {
+        let (hours, cores) = text.split_once(':').expect(text);
+        let (from, to) = hours.split_once('-').expect(text);
+        let number = |text: &str| text.parse::<f64>().expect(text);
+        (number(from) as usize..number(to) as usize, number(cores))
+    });
+    let at_hour = |hour: usize| match &day {
+        Some((hours, cores)) if hours.contains(&hour) => Some(*cores),
+        None if hour == 9 => peak,
+        _ => Some(mean),
+    };
     let hours = options.number("hours").unwrap_or(168.0);
     let bytes = gib(memory).as_f64();
     GuestProfile {
@@ -228,7 +257,7 @@ fn profile(vmid: Vmid, class: &str, cpu: f64, memory: f64, options: &mut Options
             p95: bytes,
             slope_per_hour: 0.0,
         },
-        cpu_by_hour: (0..24).map(|hour| if hour == 9 { peak } else { Some(mean) }).collect(),
+        cpu_by_hour: (0..24).map(at_hour).collect(),
         pieces: Vec::new(),
     }
 }
@@ -255,6 +284,10 @@ fn past_move(text: &str) -> PastMove {
         at: NOW.before(Duration::from_secs(60 * minutes)),
         by: mover(words.contains("foreign")),
         ok: !words.contains("failed"),
+        helped: [("helped", true), ("useless", false)]
+            .iter()
+            .find(|(word, _)| words.contains(word))
+            .map(|w| w.1),
     }
 }
 

@@ -37,7 +37,9 @@ use plan::{Limits, Planner};
 pub use policy::{Mode, Policy, Preset};
 pub use record::{Difference, ReplayError, Replayed, RunRecord, replay};
 pub use score::NodeScore;
-pub use snapshot::{Candidate, GuestState, HaRule, InFlight, Move, NodeState, PastMove, Pressure, Snapshot};
+pub use snapshot::{
+    Candidate, GuestState, HaRule, InFlight, Move, NodeState, PastMove, Pressure, Snapshot, TrailPoint,
+};
 pub use stays::{GuestStay, NodeStay};
 
 /// What one run decided.

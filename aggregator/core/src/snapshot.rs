@@ -23,7 +23,8 @@ pub struct Snapshot {
     pub guests: Vec<GuestState>,
     /// HA rules in force (disabled ones left out).
     pub rules: Vec<HaRule>,
-    /// Migrations of at least the last seven days (the longest cycle window), by anyone.
+    /// Migrations of at least the last seven days (the longest cycle window), by anyone; records of node pairs and
+    /// guests want the last thirty.
     pub history: Vec<PastMove>,
     /// Migrations under way.
     pub in_flight: Vec<InFlight>,
@@ -34,6 +35,9 @@ pub struct Snapshot {
     pub paused: Option<String>,
     /// Whether Proxmox VE balances HA guests itself (`crs: ha-auto-rebalance=1`).
     pub pve_rebalances: bool,
+    /// Seconds that the cluster's local time is ahead of UTC: for windows of the day that people read.
+    #[serde(default)]
+    pub utc_offset_s: i32,
 }
 
 /// A node. Loads are means over the last minute or so, not single seconds.
@@ -68,6 +72,18 @@ pub struct NodeState {
     pub cpu_model: Option<String>,
     /// Storages available on it.
     pub storages: BTreeSet<String>,
+    /// Its CPU demand over the last hour, oldest first, in steps of a minute to five; empty when not known.
+    #[serde(default)]
+    pub demand_trail: Vec<TrailPoint>,
+}
+
+/// CPU demand of a node at an earlier moment.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrailPoint {
+    /// Seconds before the snapshot.
+    pub age_s: u32,
+    /// Cores used and waited for, in percent of the node's; above 100 when more was asked for than there is.
+    pub percent: f64,
 }
 
 /// Pressure stall information ("some", 10 s or 60 s mean), in percent.
@@ -118,8 +134,14 @@ pub struct GuestState {
     pub ha_state: Option<String>,
     /// Disks on storage that only its node has, as the config names them (`scsi0`), CD-ROMs and unused ones not counted.
     pub local_disks: Vec<String>,
-    /// Size of these.
+    /// Size of these; 0 when not known.
     pub local_disk_bytes: Bytes,
+    /// Number of all its disks, CD-ROMs not counted; 0 when not known.
+    #[serde(default)]
+    pub disks: u32,
+    /// Memory that it changes, in MB/s, which a live migration has to send again; `None` when not known.
+    #[serde(default)]
+    pub dirty_mb_s: Option<f64>,
     /// Host devices it uses (`hostpci0`, `usb0`, bind mounts of containers).
     pub devices: Vec<String>,
     /// Storages it needs wherever it runs (shared ones of its disks and CD-ROMs).
@@ -169,6 +191,9 @@ pub struct PastMove {
     pub by: Mover,
     /// Whether the guest arrived.
     pub ok: bool,
+    /// Whether the cluster was the better for it, as judged later; `None` when not judged.
+    #[serde(default)]
+    pub helped: Option<bool>,
 }
 
 /// A migration under way.

@@ -58,6 +58,8 @@ fn read(folder: &Path, name: &str) -> Snapshot {
             ha_state: None,
             local_disks: vec![],
             local_disk_bytes: Bytes(0),
+            disks: 0,
+            dirty_mb_s: None,
             devices: vec![],
             storages: BTreeSet::new(),
             cpu_host: false,
@@ -81,6 +83,7 @@ fn read(folder: &Path, name: &str) -> Snapshot {
             iowait_percent: number(&n["iowait"]),
             cpu_model: None,
             storages: BTreeSet::new(),
+            demand_trail: vec![],
             id,
         }
     };
@@ -95,6 +98,7 @@ fn read(folder: &Path, name: &str) -> Snapshot {
         problems: vec![],
         paused: None,
         pve_rebalances: false,
+        utc_offset_s: 0,
     }
 }
 

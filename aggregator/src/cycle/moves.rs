@@ -74,6 +74,7 @@ impl Moves {
                     at: task.ended_at?,
                     by: Mover::Foreign,
                     ok: true,
+                    helped: None,
                 })
             })
             .collect();
@@ -85,7 +86,7 @@ impl Moves {
             if let Some(from) = before.filter(|node| *node != guest.node) {
                 let (to, at) = (guest.node.clone(), inventory.taken_at);
                 self.add(
-                    PastMove { guest: guest.vmid, from, to, at, by: Mover::Foreign, ok: true },
+                    PastMove { guest: guest.vmid, from, to, at, by: Mover::Foreign, ok: true, helped: None },
                     cluster,
                     batch,
                 )?;

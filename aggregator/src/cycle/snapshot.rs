@@ -62,6 +62,7 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
         problems: Vec::new(),
         paused: inputs.paused.clone(),
         pve_rebalances: false,
+        utc_offset_s: 0,
     };
     let inventory = match &inputs.inventory {
         Ok(inventory) => *inventory,
@@ -185,6 +186,7 @@ fn node_state(
         iowait_percent: 0.0,
         cpu_model: node.info.as_ref().map(|info| info.cpu_model.clone()).filter(|model| !model.is_empty()),
         storages: storages.map(|s: &Storage| s.id.clone()).collect(),
+        demand_trail: Vec::new(),
     };
     let Some(cell) = inputs.agents.get(&node.id) else { return state };
     let live = cell.lock();
@@ -258,6 +260,8 @@ fn guest_state(guest: &Guest, live: Option<&GuestLive>, inventory: &Inventory, w
         ha_state: inventory.ha.services.get(&guest.vmid).map(|service| service.state.to_string()),
         local_disks,
         local_disk_bytes: Bytes(0),
+        disks: config.map_or(0, |c| c.disks),
+        dirty_mb_s: None,
         devices,
         storages: config.map_or_else(BTreeSet::new, |c| {
             c.storages.iter().filter(|s| shared.contains(s.as_str())).cloned().collect()

@@ -22,6 +22,7 @@ pub fn cluster(at: Timestamp) -> Result<Snapshot> {
         problems: Vec::new(),
         paused: None,
         pve_rebalances: false,
+        utc_offset_s: 0,
     })
 }
 
@@ -42,6 +43,7 @@ pub fn node(id: NodeId, cores: f64, memory: Bytes) -> NodeState {
         iowait_percent: 0.0,
         cpu_model: None,
         storages: BTreeSet::new(),
+        demand_trail: Vec::new(),
     }
 }
 
@@ -66,6 +68,8 @@ pub fn guest(vmid: Vmid, node: NodeId, vcpus: f64, memory: Bytes) -> GuestState 
         ha_state: None,
         local_disks: Vec::new(),
         local_disk_bytes: Bytes(0),
+        disks: 0,
+        dirty_mb_s: None,
         devices: Vec::new(),
         storages: BTreeSet::new(),
         cpu_host: false,

@@ -150,6 +150,7 @@ fn past(moved: &Moved, at: Timestamp) -> Result<PastMove> {
         at,
         by: Mover::Evenkeel,
         ok: moved.ok,
+        helped: None,
     })
 }
 
