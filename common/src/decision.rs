@@ -127,6 +127,53 @@ words!(
     }
 );
 
+/// One thing that makes a migration risky.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "part", rename_all = "snake_case")]
+pub enum RiskPart {
+    /// Much memory to send.
+    Memory {
+        /// What it may use.
+        memory: Bytes,
+    },
+    /// Many virtual CPUs, which all stop for the hand-over.
+    Vcpus {
+        /// How many.
+        vcpus: f64,
+    },
+    /// Many disks, each with its own hand-over.
+    Disks {
+        /// How many.
+        disks: u32,
+    },
+    /// Disks that are copied while the guest writes to them.
+    LocalDisks {
+        /// Their size; 0 when not known.
+        size: Bytes,
+    },
+    /// Memory that changes faster than it may be sent.
+    DirtyRate {
+        /// In MB/s.
+        mb_s: f64,
+    },
+    /// It is stopped on one node and started on the other.
+    Restart,
+}
+
+impl fmt::Display for RiskPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { memory } => write!(f, "{memory} of memory"),
+            Self::Vcpus { vcpus } => write!(f, "{vcpus:.0} vCPUs"),
+            Self::Disks { disks } => write!(f, "{disks} disks"),
+            Self::LocalDisks { size: Bytes(0) } => f.write_str("local disks"),
+            Self::LocalDisks { size } => write!(f, "{size} of local disks"),
+            Self::DirtyRate { mb_s } => write!(f, "changes {mb_s:.0} MB/s of memory"),
+            Self::Restart => f.write_str("moves by restart"),
+        }
+    }
+}
+
 words!(
     /// What a node can run out of.
     Resource {

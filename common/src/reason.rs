@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{Mover, Resource, Step};
+use crate::decision::{Mover, Resource, Risk, RiskPart, Step};
 use crate::guest::ProfileClass;
 use crate::id::{NodeId, Vmid};
 use crate::units::Bytes;
@@ -137,6 +137,12 @@ reasons! {
     /// Closes a circle.
     "cycle" Cycle { path: Vec<NodeId>, window_h: f64 } =>
         ("cycle detected {} within {window_h:.0} h", arrows(path));
+    /// Not sure enough.
+    "confidence_too_low" ConfidenceTooLow { confidence: f64, needed: f64 } =>
+        ("confidence {confidence:.0}, {needed:.0} is needed");
+    /// Sure enough.
+    "confidence_enough" ConfidenceEnough { confidence: f64, needed: f64 } =>
+        ("confidence {confidence:.0} of the {needed:.0} that is needed");
     /// Several recommendations for one guest.
     "conflict_same_guest" ConflictSameGuest { guest: Vmid, target: NodeId } =>
         ("guest {guest} is already recommended to go to {target} in this run");
@@ -147,6 +153,54 @@ reasons! {
     /// The recommendations of this run together are too much for the target.
     "conflict_overload" ConflictOverload { target: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
         ("with the other moves of this run {target} would reach {percent:.0} % {resource} (limit {limit_percent:.0} %)");
+    /// Could hurt, and is not certain enough for that.
+    "risk_too_high" RiskTooHigh { parts: Vec<RiskPart>, confidence: f64, needed: f64 } =>
+        ("high risk ({}) needs confidence {needed:.0}; it has {confidence:.0}", list(parts));
+    /// Could hurt, but is certain enough.
+    "risk_accepted" RiskAccepted { parts: Vec<RiskPart>, confidence: f64, needed: f64 } =>
+        ("high risk ({}), and confidence {confidence:.0} of the {needed:.0} that this needs", list(parts));
+    /// What makes a move risky.
+    "risk_parts" RiskParts { risk: Risk, parts: Vec<RiskPart> } => ("risk {risk}: {}", list(parts));
+    /// The source can not wait for its load to pass.
+    "node_urgent" NodeUrgent { node: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
+        ("{node} can not wait: {percent:.0} % {resource}, the limit is {limit_percent:.0} %");
+    /// The source's load goes away by itself.
+    "trend_falling" TrendFalling {
+        node: NodeId, percent: f64, per_hour: f64, ahead_percent: f64, ahead_minutes: f64, limit_percent: f64
+    } => ("CPU demand of {node} ({percent:.0} %) falls by itself by {per_hour:.0} points an hour: {ahead_percent:.0} % in {ahead_minutes:.0} min, the limit is {limit_percent:.0} %");
+    /// The source's load falls, but not soon enough.
+    "trend_too_slow" TrendTooSlow { node: NodeId, per_hour: f64, ahead_percent: f64, ahead_minutes: f64, limit_percent: f64 } =>
+        ("CPU demand of {node} falls by {per_hour:.0} points an hour, too slowly: still {ahead_percent:.0} % in {ahead_minutes:.0} min, the limit is {limit_percent:.0} %");
+    /// The same move failed a moment ago.
+    "retry_too_soon" RetryTooSoon { source: NodeId, target: NodeId, minutes_ago: f64, rest_minutes: f64 } =>
+        ("its last attempt {source}->{target} failed {minutes_ago:.0} min ago; not tried again within {rest_minutes:.0} min");
+    /// Moves between these nodes have disappointed.
+    "pair_poor" PairPoor { source: NodeId, target: NodeId, poor: u32, judged: u32, rate_percent: f64 } =>
+        ("{poor} of {judged} moves {source}->{target} failed or gained nothing: expected success rate {rate_percent:.0} %");
+    /// Moves between these nodes have gone well enough.
+    "pair_record" PairRecord { source: NodeId, target: NodeId, poor: u32, judged: u32, rate_percent: f64 } =>
+        ("{poor} of {judged} moves {source}->{target} failed or gained nothing: expected success rate {rate_percent:.0} %, which is enough");
+    /// Moves of this guest have disappointed.
+    "guest_poor" GuestPoor { poor: u32, judged: u32, rate_percent: f64 } =>
+        ("{poor} of {judged} moves of this guest failed or gained nothing: expected success rate {rate_percent:.0} %");
+    /// Some moves of this guest have disappointed.
+    "guest_ranked_lower" GuestRankedLower { poor: u32, judged: u32, rank_percent: f64 } =>
+        ("{poor} of {judged} moves of this guest failed or gained nothing: ranked at {rank_percent:.0} % of its improvement");
+    /// The guest is in its daily peak.
+    "peak_guest" PeakGuest { cores: f64, mean_cores: f64, from_s: u32, until_s: u32 } =>
+        ("is in its daily peak ({cores:.1} cores, {mean_cores:.1} on average); next good window {} to {}", clock(*from_s), clock(*until_s));
+    /// The source is in its daily peak.
+    "peak_source" PeakSource { node: NodeId, cores: f64, mean_cores: f64, from_s: u32, until_s: u32 } =>
+        ("the source {node} is in its daily peak ({cores:.1} cores, {mean_cores:.1} on average); next good window {} to {}", clock(*from_s), clock(*until_s));
+    /// The target is in its daily peak.
+    "peak_target" PeakTarget { node: NodeId, cores: f64, mean_cores: f64, from_s: u32, until_s: u32 } =>
+        ("the target {node} is in its daily peak ({cores:.1} cores, {mean_cores:.1} on average); next good window {} to {}", clock(*from_s), clock(*until_s));
+    /// Gains less than it costs.
+    "cost_too_high" CostTooHigh { improvement: f64, minutes: f64, ratio: f64, needed: f64 } =>
+        ("better by {improvement:.2} points for {minutes:.1} min of migration: ratio {ratio:.2}, {needed:.2} is needed");
+    /// Worth its minutes.
+    "cost_worth_it" CostWorthIt { improvement: f64, minutes: f64, ratio: f64, needed: f64 } =>
+        ("better by {improvement:.2} points for {minutes:.1} min of migration: ratio {ratio:.2} of the {needed:.2} that is needed");
     /// Not better enough.
     "improvement_too_small" ImprovementTooSmall { before: f64, after: f64, improvement: f64, needed: f64 } =>
         ("cluster score {before:.1} -> {after:.1}: better by {improvement:.2} points, {needed:.2} are needed");
@@ -229,6 +283,12 @@ reasons! {
 
     /// Nothing to relieve.
     "node_calm" NodeCalm { node: NodeId, score: f64 } => ("{node} is at score {score:.0}: nothing to relieve");
+    /// Over the threshold, but as on any day.
+    "usual_load" UsualLoad { node: NodeId, percent: f64, usual_percent: f64, sigma_percent: f64 } =>
+        ("{node} at {percent:.0} % CPU is as usual at this hour ({usual_percent:.0} %, give or take {sigma_percent:.0}), and nobody waits");
+    /// Not as on any day.
+    "unusual_load" UnusualLoad { node: NodeId, percent: f64, usual_percent: f64, sigmas: f64, sigma_threshold: f64 } =>
+        ("{node} at {percent:.0} % CPU is beyond its usual {usual_percent:.0} % at this hour by {sigmas:.1} standard deviations (sigma_threshold {sigma_threshold:.1})");
     /// Not online.
     "node_offline" NodeOffline { node: NodeId } => ("{node} is not online");
     /// Its data bars it.
@@ -304,6 +364,11 @@ const fn mover(by: Mover) -> &'static str {
         Mover::Evenkeel => "evenkeel",
         Mover::Foreign => "someone else",
     }
+}
+
+/// A second of the day as people write it.
+fn clock(second: u32) -> String {
+    format!("{:02}:{:02}", second / 3600, second / 60 % 60)
 }
 
 const fn resource_word(resource: Resource) -> &'static str {
