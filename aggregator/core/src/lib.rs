@@ -21,6 +21,7 @@ pub mod policy;
 mod properties;
 mod recommend;
 pub mod record;
+pub mod risk;
 pub mod score;
 pub mod snapshot;
 pub mod stays;
@@ -36,6 +37,7 @@ pub use pipeline::{Memory, Observed};
 use plan::{Limits, Planner};
 pub use policy::{Mode, Policy, Preset};
 pub use record::{Difference, ReplayError, Replayed, RunRecord, replay};
+pub use risk::RiskLimits;
 pub use score::NodeScore;
 pub use snapshot::{
     Candidate, GuestState, HaRule, InFlight, Move, NodeState, PastMove, Pressure, Snapshot, TrailPoint,

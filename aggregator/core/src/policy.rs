@@ -7,6 +7,8 @@ use evenkeel_common::config::{Validate, Violation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::risk::RiskLimits;
+
 /// A named setting of all toggles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +88,8 @@ pub struct Policy {
     pub max_migrations_per_day: u32,
     /// What learns from the past.
     pub intelligent_migrations: IntelligentMigrations,
+    /// What makes a move one of high risk.
+    pub risk: RiskLimits,
     /// What counts as balanced.
     pub penalty_config: PenaltyConfig,
 }
@@ -171,6 +175,7 @@ impl Default for Policy {
             max_concurrent_migrations: 2,
             max_migrations_per_day: 4,
             intelligent_migrations: IntelligentMigrations::default(),
+            risk: RiskLimits::default(),
             penalty_config: PenaltyConfig::default(),
         }
     }
@@ -247,9 +252,9 @@ impl Policy {
     }
 
     /// Every number with its option and range. The schema's ranges say the same; a test compares them.
-    fn numbers(&self) -> [(&'static str, f64, f64, f64); 21] {
+    fn numbers(&self) -> [(&'static str, f64, f64, f64); 26] {
         let learned = &self.intelligent_migrations;
-        let penalty = &self.penalty_config;
+        let (penalty, risk) = (&self.penalty_config, &self.risk);
         let n = f64::from;
         [
             ("decision_interval", n(self.decision_interval), 10.0, 3600.0),
@@ -281,6 +286,11 @@ impl Policy {
             ),
             ("intelligent_migrations.min_cost_benefit_ratio", learned.min_cost_benefit_ratio, 0.5, 5.0),
             ("intelligent_migrations.cycle_window_hours", n(learned.cycle_window_hours), 12.0, 168.0),
+            ("risk.memory_gib", risk.memory_gib, 1.0, 65_536.0),
+            ("risk.vcpus", risk.vcpus, 1.0, 1024.0),
+            ("risk.disks", n(risk.disks), 1.0, 256.0),
+            ("risk.local_disk_gib", risk.local_disk_gib, 0.0, 1_000_000.0),
+            ("risk.dirty_rate_mb_s", risk.dirty_rate_mb_s, 1.0, 1_000_000.0),
             (
                 "penalty_config.cluster_convergence_threshold",
                 penalty.cluster_convergence_threshold,

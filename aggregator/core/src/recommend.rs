@@ -5,12 +5,13 @@
 //! with the minutes it takes. As every accepted move lowers one and the same score by at least that much, a series of
 //! moves ends by itself: no swinging.
 
-use evenkeel_common::decision::{Cost, Recommendation, Resource, Risk};
+use evenkeel_common::decision::{Cost, Recommendation, Resource};
 use evenkeel_common::guest::{GuestKind, ProfileClass};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::units::{Bytes, Score};
 
 use crate::policy::Policy;
+use crate::risk;
 use crate::score::fleet::Fleet;
 use crate::score::{self, strain};
 use crate::snapshot::{GuestState, Move, Snapshot, takes_part};
@@ -62,27 +63,23 @@ pub(crate) fn needed(guest: &GuestState, policy: &Policy) -> f64 {
     policy.min_improvement + POINTS_PER_MINUTE * cost(guest, policy).minutes
 }
 
-/// How much a move could hurt: by what it is large in.
-fn risk(guest: &GuestState) -> Risk {
-    let memory = guest.memory_max.max(guest.memory_used);
-    if memory >= Bytes::gib(64) || guest.vcpus >= 16.0 || !guest.local_disks.is_empty() {
-        Risk::High
-    } else if memory >= Bytes::gib(16) || guest.vcpus >= 8.0 || guest.kind == GuestKind::Lxc {
-        Risk::Medium
-    } else {
-        Risk::Low
-    }
-}
-
 /// Confidence that the move will improve the cluster: more with a profile of a day or longer, and more the further
-/// the improvement is above what is needed. A first form: ordered, not calibrated.
+/// the improvement is above what is needed. A first form: ordered, not calibrated; without a profile an improvement of
+/// twice what is needed passes the default threshold, with one even the least does.
 fn confidence(guest: &GuestState, class: ProfileClass, improvement: f64, needed: f64) -> Score {
     const DAY_S: f64 = 86_400.0;
     #[allow(clippy::cast_precision_loss)] // Seconds of a profile are far below 2^53.
     let days = guest.profile.as_ref().map_or(0.0, |profile| profile.observed_s as f64 / DAY_S).min(1.0);
     let known = if class == ProfileClass::Unknown { 0.4 * days } else { days };
     let margin = improvement / (improvement + needed);
-    Score::clamped(40.0 + 25.0 * known + 35.0 * margin.max(0.0))
+    Score::clamped(56.0 + 14.0 * known + 30.0 * margin.max(0.0))
+}
+
+/// The confidence of a move on the cluster as `fleet` expects it before the move.
+pub(crate) fn confidence_of(migration: &Move<'_>, fleet: &Fleet, policy: &Policy) -> Score {
+    let Move { guest, guest_index, target_index, .. } = *migration;
+    let improvement = improvement(fleet, guest_index, target_index);
+    confidence(guest, fleet.guests[guest_index].class, improvement, needed(guest, policy))
 }
 
 /// A move as a recommendation, with its evidence. `fleet` is as the cluster is expected before the move.
@@ -93,19 +90,21 @@ pub(crate) fn recommendation(
     policy: &Policy,
 ) -> Recommendation {
     let Move { guest, source, target, guest_index, .. } = *migration;
-    let predicted = &fleet.guests[guest_index];
     let improvement = improvement(fleet, guest_index, migration.target_index);
+    let risk = risk::assess(guest, &policy.risk);
+    let mut evidence = evidence(migration, snapshot, fleet);
+    evidence.extend(risk.reason());
     Recommendation {
         guest: guest.vmid,
         name: guest.name.clone(),
         source: source.id.clone(),
         target: target.id.clone(),
         improvement,
-        confidence: confidence(guest, predicted.class, improvement, needed(guest, policy)),
-        risk: risk(guest),
+        confidence: confidence_of(migration, fleet, policy),
+        risk: risk.level,
         cost: cost(guest, policy),
         conflict: None,
-        evidence: evidence(migration, snapshot, fleet),
+        evidence,
     }
 }
 

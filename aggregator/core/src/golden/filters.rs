@@ -275,18 +275,3 @@ fn improvement() {
         "filtered: pve2 would reach 72 % cpu; its limit is 70 %",
     );
 }
-
-#[test]
-fn the_seven_others_hold_their_place() {
-    for step in [
-        Step::Confidence,
-        Step::Risk,
-        Step::Trend,
-        Step::Outcome,
-        Step::Pattern,
-        Step::CostBenefit,
-        Step::GuestSuccess,
-    ] {
-        check(step, TWO, "101 -> pve2", "not_enabled");
-    }
-}

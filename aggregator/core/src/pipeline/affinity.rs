@@ -42,6 +42,8 @@ pub(crate) const fn concerns_guest(reason: &Reason) -> bool {
             | Reason::CooldownActive { .. }
             | Reason::ConflictInFlight { .. }
             | Reason::ConflictSameGuest { .. }
+            // The best target is asked first, and no other one improves the cluster more.
+            | Reason::ConfidenceTooLow { .. }
     )
 }
 

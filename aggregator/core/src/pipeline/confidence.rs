@@ -1,11 +1,16 @@
-//! Filter 4: the recommendation's confidence against `confidence_threshold`. Needs calibrated confidence first.
+//! Filter 4: a recommendation must be likely enough to help. Always asked.
+//!
+//! The rule: confidence below `confidence_threshold` (75) is filtered. Confidence is the chance in percent that the
+//! cluster is better for the move, so the threshold is the share of moves that an admin wants to see succeed. It is
+//! asked early because what follows is of no use to a guess.
 
 use evenkeel_common::decision::{Step, Verdict};
+use evenkeel_common::reason::Reason;
 
 use super::{Context, Filter};
+use crate::recommend;
 use crate::snapshot::Move;
 
-/// Holds its place in the order; it answers "not enabled" until this version can judge it.
 pub(super) struct Confidence;
 
 impl Filter for Confidence {
@@ -13,7 +18,13 @@ impl Filter for Confidence {
         Step::Confidence
     }
 
-    fn judge(&self, _: &Move<'_>, _: &Context<'_>) -> Verdict {
-        Verdict::NotEnabled
+    fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
+        let confidence = recommend::confidence_of(migration, context.fleet, context.policy).get();
+        let needed = context.policy.confidence_threshold;
+        if confidence < needed {
+            Verdict::Filtered(Reason::ConfidenceTooLow { confidence, needed })
+        } else {
+            Verdict::Pass(Some(Reason::ConfidenceEnough { confidence, needed }))
+        }
     }
 }
