@@ -44,6 +44,7 @@ pub(crate) const fn concerns_guest(reason: &Reason) -> bool {
             | Reason::ConflictSameGuest { .. }
             // The best target is asked first, and no other one improves the cluster more.
             | Reason::ConfidenceTooLow { .. }
+            | Reason::RiskTooHigh { .. }
     )
 }
 

@@ -1,11 +1,20 @@
-//! Filter 6: high-risk moves need `risk_confidence_multiplier` times the confidence. Needs calibrated confidence first.
+//! Filter 6: what could hurt needs more certainty.
+//!
+//! The rule: a move of high risk (see [`crate::risk`]) needs a confidence of `confidence_threshold` times
+//! `risk_confidence_multiplier` (75 x 1.2 = 90), but never more than 95: beyond that no forecast is honest, and a limit
+//! that can not be met would be a ban that nobody asked for.
 
-use evenkeel_common::decision::{Step, Verdict};
+use evenkeel_common::decision::{Risk as Level, Step, Verdict};
+use evenkeel_common::reason::Reason;
 
 use super::{Context, Filter};
+use crate::recommend;
+use crate::risk::assess;
 use crate::snapshot::Move;
 
-/// Holds its place in the order; it answers "not enabled" until this version can judge it.
+/// Confidence that suffices for any risk.
+const MOST: f64 = 95.0;
+
 pub(super) struct Risk;
 
 impl Filter for Risk {
@@ -13,7 +22,24 @@ impl Filter for Risk {
         Step::Risk
     }
 
-    fn judge(&self, _: &Move<'_>, _: &Context<'_>) -> Verdict {
-        Verdict::NotEnabled
+    fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
+        let policy = context.policy;
+        if !policy.toggles().risk {
+            return Verdict::NotEnabled;
+        }
+        let risk = assess(migration.guest, &policy.risk);
+        if risk.level != Level::High {
+            return Verdict::Pass(risk.reason());
+        }
+        let multiplier = policy.intelligent_migrations.risk_confidence_multiplier;
+        // A threshold above the most that is asked for stands: then the filter before this one wants it.
+        let needed = (policy.confidence_threshold * multiplier).min(MOST.max(policy.confidence_threshold));
+        let confidence = recommend::confidence_of(migration, context.fleet, policy).get();
+        let parts = risk.parts;
+        if confidence < needed {
+            Verdict::Filtered(Reason::RiskTooHigh { parts, confidence, needed })
+        } else {
+            Verdict::Pass(Some(Reason::RiskAccepted { parts, confidence, needed }))
+        }
     }
 }
