@@ -45,6 +45,7 @@ pub(crate) const fn concerns_guest(reason: &Reason) -> bool {
             // The best target is asked first, and no other one improves the cluster more.
             | Reason::ConfidenceTooLow { .. }
             | Reason::RiskTooHigh { .. }
+            | Reason::CostTooHigh { .. }
     )
 }
 

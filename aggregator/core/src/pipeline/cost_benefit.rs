@@ -1,11 +1,17 @@
-//! Filter 11: improvement over cost against `min_cost_benefit_ratio`. Needs measured costs.
+//! Filter 11: a move must earn its minutes.
+//!
+//! The rule: improvement over cost, both in node-score points, below `min_cost_benefit_ratio` (1.0) is filtered. One
+//! expected minute of migration costs one point: memory and local disks have to cross `migration_link_mbps`, memory
+//! more than once. A guest on a node that is to be emptied is not weighed: it has to leave at any price, and what
+//! the points would say is how large it is.
 
 use evenkeel_common::decision::{Step, Verdict};
+use evenkeel_common::reason::Reason;
 
 use super::{Context, Filter};
+use crate::recommend;
 use crate::snapshot::Move;
 
-/// Holds its place in the order; it answers "not enabled" until this version can judge it.
 pub(super) struct CostBenefit;
 
 impl Filter for CostBenefit {
@@ -13,7 +19,24 @@ impl Filter for CostBenefit {
         Step::CostBenefit
     }
 
-    fn judge(&self, _: &Move<'_>, _: &Context<'_>) -> Verdict {
-        Verdict::NotEnabled
+    fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
+        let Move { guest, source, guest_index, target_index, .. } = *migration;
+        let policy = context.policy;
+        if !policy.toggles().cost_benefit {
+            return Verdict::NotEnabled;
+        }
+        if source.maintenance {
+            return Verdict::Pass(Some(Reason::SourceMaintenance { node: source.id.clone() }));
+        }
+        let minutes = recommend::cost(guest, policy).minutes;
+        let improvement = recommend::improvement(context.fleet, guest_index, target_index);
+        // A migration always takes some time, so this divides by more than zero.
+        let ratio = improvement / minutes;
+        let needed = policy.intelligent_migrations.min_cost_benefit_ratio;
+        if ratio >= needed {
+            Verdict::Pass(Some(Reason::CostWorthIt { improvement, minutes, ratio, needed }))
+        } else {
+            Verdict::Filtered(Reason::CostTooHigh { improvement, minutes, ratio, needed })
+        }
     }
 }
