@@ -8,7 +8,7 @@ mod conflict;
 mod cooldown;
 mod cost_benefit;
 mod cycle;
-mod guest_success;
+pub(crate) mod guest_success;
 mod improvement;
 mod outcome;
 mod pattern;
@@ -17,6 +17,7 @@ mod risk;
 mod rollback;
 mod standard;
 mod tags;
+mod track;
 mod trend;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use crate::snapshot::{Move, PastMove, Snapshot};
 pub use persistence::{Memory, Observed};
 pub use standard::standard;
 pub(crate) use tags::Tags;
+use track::Tracks;
 
 /// One rule that may object to a move.
 pub trait Filter {
@@ -83,6 +85,8 @@ pub(crate) struct Facts {
     pub groups: BTreeMap<String, Vec<usize>>,
     /// Indices into the history, by guest, oldest first.
     history: BTreeMap<Vmid, Vec<usize>>,
+    /// How earlier moves went.
+    tracks: Tracks,
 }
 
 impl Facts {
@@ -98,7 +102,7 @@ impl Facts {
         for (index, past) in snapshot.history.iter().enumerate() {
             history.entry(past.guest).or_default().push(index);
         }
-        Self { tags, groups, history }
+        Self { tags, groups, history, tracks: Tracks::of(snapshot) }
     }
 
     fn moves_of<'a>(
