@@ -26,6 +26,7 @@ pub mod score;
 pub mod snapshot;
 pub mod stays;
 mod suppress;
+mod urgent;
 
 use evenkeel_common::decision::{Decision, RunSummary};
 use evenkeel_common::id::ClusterId;

@@ -42,6 +42,7 @@ pub(crate) const fn concerns_guest(reason: &Reason) -> bool {
             | Reason::CooldownActive { .. }
             | Reason::ConflictInFlight { .. }
             | Reason::ConflictSameGuest { .. }
+            | Reason::TrendFalling { .. }
             | Reason::GuestPoor { .. }
             // The best target is asked first, and no other one improves the cluster more.
             | Reason::ConfidenceTooLow { .. }
