@@ -1,6 +1,7 @@
 //! Whole runs and trails as text: what an admin reads.
 
 mod filters;
+mod learned;
 mod runs;
 
 use evenkeel_common::decision::{Action, Step};

@@ -16,6 +16,7 @@ use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistenc
 use crate::policy::{Mode, Policy};
 use crate::recommend;
 use crate::score::fleet::Fleet;
+use crate::score::season::{self, Season};
 use crate::snapshot::{Candidate, Snapshot, takes_part};
 
 /// Moves that one run judges at most; keeps a cluster full of objections from taking for ever.
@@ -86,7 +87,7 @@ pub(crate) struct Held {
 /// The state of the search.
 pub(crate) struct Planner<'a> {
     pub snapshot: Snapshot,
-    policy: &'a Policy,
+    pub policy: &'a Policy,
     memory: &'a Memory,
     limits: Limits,
     steps: [Box<dyn Filter>; 13],
@@ -385,14 +386,16 @@ pub(crate) fn not_a_candidate(guest: &crate::snapshot::GuestState) -> Option<Rea
 
 /// Nodes over a threshold, by what is measured or by what is expected.
 pub(crate) fn over_threshold(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
-    let over = |(node, load): (&crate::snapshot::NodeState, &crate::score::fleet::NodeLoad)| {
-        let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
-        takes_part(node)
-            && (now.max(load.cpu_percent()) > policy.cpu_threshold
-                || load.memory_percent() > policy.mem_threshold
-                || load.pressure_percent() > policy.pressure_threshold)
-    };
-    snapshot.nodes.iter().zip(&fleet.nodes).map(over).collect()
+    let seasons = season::usual(snapshot, fleet, policy);
+    let over =
+        |((node, load), season): ((&crate::snapshot::NodeState, &crate::score::fleet::NodeLoad), &Season)| {
+            let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
+            takes_part(node)
+                && (season.counts(now.max(load.cpu_percent()) > policy.cpu_threshold)
+                    || load.memory_percent() > policy.mem_threshold
+                    || load.pressure_percent() > policy.pressure_threshold)
+        };
+    snapshot.nodes.iter().zip(&fleet.nodes).zip(&seasons).map(over).collect()
 }
 
 /// A node at ease gives nothing away: evening out what nobody feels only costs.

@@ -13,7 +13,7 @@ use evenkeel_common::units::{Bytes, Score};
 use crate::policy::Policy;
 use crate::risk;
 use crate::score::fleet::Fleet;
-use crate::score::{self, strain};
+use crate::score::{self, season, strain};
 use crate::snapshot::{GuestState, Move, Snapshot, takes_part};
 
 /// Points that a minute of migration must earn on top of `min_improvement`. Keeps a move for next to nothing from
@@ -93,6 +93,7 @@ pub(crate) fn recommendation(
     let improvement = improvement(fleet, guest_index, migration.target_index);
     let risk = risk::assess(guest, &policy.risk);
     let mut evidence = evidence(migration, snapshot, fleet);
+    evidence.extend(season::beyond(migration.source_index, snapshot, fleet, policy));
     evidence.extend(risk.reason());
     Recommendation {
         guest: guest.vmid,

@@ -6,7 +6,7 @@ use evenkeel_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Planner, Possible, not_a_candidate};
-use crate::score::NodeScore;
+use crate::score::{NodeScore, season};
 
 /// Why nothing (else) happens to a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,8 @@ pub(crate) fn nodes(
                 reasons.is_empty().then(|| Reason::NodeNoCandidate { node: node(), score, guests })
             }));
         } else if reasons.is_empty() {
-            reasons.push(Reason::NodeCalm { node: node(), score });
+            let excuse = season::excuse(index, &planner.snapshot, &planner.fleet, planner.policy);
+            reasons.push(excuse.unwrap_or_else(|| Reason::NodeCalm { node: node(), score }));
         }
         reasons
     };

@@ -6,6 +6,7 @@ use evenkeel_common::reason::Reason;
 use crate::plan::over_threshold;
 use crate::policy::Policy;
 use crate::score::fleet::Fleet;
+use crate::score::season;
 use crate::snapshot::{Snapshot, takes_part};
 
 /// Everything that stops the run, the most telling first; empty when it may decide.
@@ -49,5 +50,7 @@ pub(crate) fn converged(snapshot: &Snapshot, fleet: &Fleet, spread: f64, policy:
     let calm = spread <= threshold
         && !over_threshold(snapshot, fleet, policy).contains(&true)
         && !(0..fleet.place.len()).any(leaving);
-    calm.then_some(Reason::Converged { spread, threshold })
+    // Where a node is over the threshold all the same, that it is usual is what there is to say.
+    let excused = || (0..snapshot.nodes.len()).find_map(|node| season::excuse(node, snapshot, fleet, policy));
+    calm.then(|| excused().unwrap_or(Reason::Converged { spread, threshold }))
 }

@@ -43,6 +43,8 @@ pub(crate) const fn concerns_guest(reason: &Reason) -> bool {
             | Reason::ConflictInFlight { .. }
             | Reason::ConflictSameGuest { .. }
             | Reason::TrendFalling { .. }
+            | Reason::PeakGuest { .. }
+            | Reason::PeakSource { .. }
             | Reason::GuestPoor { .. }
             // The best target is asked first, and no other one improves the cluster more.
             | Reason::ConfidenceTooLow { .. }

@@ -30,6 +30,7 @@ use evenkeel_common::time::Timestamp;
 
 use crate::policy::Policy;
 use crate::score::fleet::Fleet;
+use crate::score::season::Day;
 use crate::snapshot::{Move, PastMove, Snapshot};
 
 pub use persistence::{Memory, Observed};
@@ -87,6 +88,8 @@ pub(crate) struct Facts {
     history: BTreeMap<Vmid, Vec<usize>>,
     /// How earlier moves went.
     tracks: Tracks,
+    /// The usual day of each node, before any move of this run.
+    days: Vec<Option<Day>>,
 }
 
 impl Facts {
@@ -102,7 +105,8 @@ impl Facts {
         for (index, past) in snapshot.history.iter().enumerate() {
             history.entry(past.guest).or_default().push(index);
         }
-        Self { tags, groups, history, tracks: Tracks::of(snapshot) }
+        let (tracks, days) = (Tracks::of(snapshot), Day::of_nodes(snapshot));
+        Self { tags, groups, history, tracks, days }
     }
 
     fn moves_of<'a>(

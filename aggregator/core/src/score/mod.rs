@@ -17,6 +17,7 @@ pub mod health;
 mod memory;
 pub mod predict;
 mod pressure;
+pub(crate) mod season;
 
 use evenkeel_common::decision::Resource;
 use evenkeel_common::id::NodeId;
