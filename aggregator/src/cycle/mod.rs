@@ -5,6 +5,7 @@ pub mod handle;
 mod moves;
 mod past;
 pub mod snapshot;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use handle::{ClusterHandle, ClusterState, Pause};
 use moves::Moves;
 use past::PastReader;
+use trail::Trails;
 
 use crate::ingest::{Histories, Live};
 use crate::pve::resources::GuestStatus;
@@ -42,6 +44,7 @@ pub struct Cycle {
     max_skew_ms: u64,
     memory: Memory,
     moves: Moves,
+    trails: Trails,
     past: PastReader,
 }
 
@@ -81,9 +84,10 @@ impl Cycle {
         let moves = Moves::load(store.as_ref(), &handle.id, clock.now())?;
         let last = last_run(store.as_ref(), &handle)?;
         let memory = last.as_ref().map(|record| record.run.memory_out.clone()).unwrap_or_default();
+        let trails = Trails::of(last.as_ref());
         handle.lock().last_run = last.map(Arc::new);
         let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
-        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, past })
+        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, trails, past })
     }
 
     /// Runs until `stop`. Inventories are read between the runs as well, so that people see a fresh one. A store that
@@ -167,7 +171,7 @@ impl Cycle {
         let profiles = self.profiles()?;
         let record = {
             let agents = self.live.cluster(&self.handle.id);
-            let snapshot = snapshot::build(snapshot::Inputs {
+            let mut snapshot = snapshot::build(snapshot::Inputs {
                 cluster: &self.handle.id,
                 at,
                 uptime: self.clock.uptime(),
@@ -179,6 +183,7 @@ impl Cycle {
                 paused: self.handle.lock().pause.as_ref().map(|pause| pause.why.clone()),
                 max_skew_ms: self.max_skew_ms,
             });
+            self.trails.follow(&mut snapshot);
             RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone())
         };
         self.keep(&record).await?;

@@ -1,5 +1,5 @@
 //! Moves of guests, by whomever: from Proxmox' task list where it still has them, and from seeing a guest elsewhere
-//! than before. Kept in the store, since Proxmox forgets and filters need seven days.
+//! than before. Kept in the store, since Proxmox forgets: filters need seven days, records of pairs and guests thirty.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -14,8 +14,10 @@ use crate::pve::Inventory;
 use crate::store::records::MoveKey;
 use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
 
-/// How far back the filters look: the widest cycle window.
-const LOOK_BACK: Duration = Duration::from_hours(168);
+/// How far back records look; the widest cycle window is seven days.
+const LOOK_BACK: Duration = Duration::from_hours(30 * 24);
+/// Most moves that are remembered: a snapshot holds them all, and is stored with every run. The oldest go first.
+const MAX_MOVES: usize = 5000;
 /// A move seen twice, by its task and by its result, is one when it is within this time.
 const SAME_MOVE: Duration = Duration::from_mins(15);
 
@@ -49,7 +51,9 @@ impl Moves {
         if damaged + u64::from(unreadable) > 0 {
             tracing::warn!(%cluster, damaged, unreadable, "moves in the store could not be read");
         }
-        Ok(Self { known, places: BTreeMap::new() })
+        let mut moves = Self { known, places: BTreeMap::new() };
+        moves.forget(now);
+        Ok(moves)
     }
 
     /// Takes in what an inventory tells; new moves go into `batch`.
@@ -93,8 +97,14 @@ impl Moves {
             }
         }
         self.places.retain(|vmid, _| inventory.guests.contains_key(vmid));
-        self.known.retain(|past| inventory.taken_at.since(past.at) <= LOOK_BACK);
+        self.forget(inventory.taken_at);
         Ok(())
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        self.known.retain(|past| now.since(past.at) <= LOOK_BACK);
+        self.known.sort_by_key(|past| (past.at, past.guest));
+        self.known.drain(..self.known.len().saturating_sub(MAX_MOVES));
     }
 
     fn add(&mut self, past: PastMove, cluster: &ClusterId, batch: &mut Batch) -> Result<(), StoreError> {
@@ -113,11 +123,39 @@ impl Moves {
         Ok(())
     }
 
-    /// All moves of the last seven days, oldest first.
+    /// All moves of the last thirty days, oldest first; the newest five thousand of them.
     #[must_use]
     pub fn known(&self) -> Vec<PastMove> {
-        let mut known = self.known.clone();
-        known.sort_by_key(|past| (past.at, past.guest));
-        known
+        self.known.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thirty_days_are_kept_but_no_more_than_a_snapshot_can_hold() {
+        const DAY: Duration = Duration::from_hours(24);
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let node = |name: &str| NodeId::new(name).unwrap();
+        let past = |guest: u32, age: Duration| PastMove {
+            guest: Vmid::new(guest).unwrap(),
+            from: node("pve1"),
+            to: node("pve2"),
+            at: now.before(age),
+            by: Mover::Foreign,
+            ok: true,
+            helped: None,
+        };
+        let kept = |known: Vec<PastMove>| {
+            let mut moves = Moves { known, places: BTreeMap::new() };
+            moves.forget(now);
+            moves.known().iter().map(|past| past.guest.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(vec![past(101, DAY), past(102, DAY * 30), past(103, DAY * 31)]), [102, 101]);
+        let many: Vec<_> = (0..6000).map(|i| past(100 + i, Duration::from_secs(i.into()))).collect();
+        let left = kept(many);
+        assert_eq!((left.len(), left[0], left[4999]), (5000, 5099, 100), "the newest stay, oldest first");
     }
 }

@@ -40,7 +40,7 @@ pub struct Inputs<'a> {
     pub inventory_limit: Duration,
     /// Profiles by the store, for guests whose agent has not sent one yet.
     pub profiles: &'a BTreeMap<Vmid, GuestProfile>,
-    /// Known moves of at least the last seven days.
+    /// Known moves of the last thirty days.
     pub history: Vec<PastMove>,
     /// Why an operator paused the cluster, if so.
     pub paused: Option<String>,
@@ -73,6 +73,7 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
     };
     snapshot.problems.extend(doubts(&inputs, inventory));
     snapshot.pve_rebalances = inventory.auto_rebalance();
+    snapshot.utc_offset_s = inventory.utc_offset_s;
     snapshot.rules =
         inventory.ha.rules.iter().filter(|r| !r.disabled).flat_map(|r| rule(r, inventory)).collect();
     let seen = placements(&inputs);

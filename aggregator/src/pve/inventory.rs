@@ -44,6 +44,8 @@ pub struct Inventory {
     pub tasks: Vec<EndedTask>,
     /// Configurations read so far and still current. A guest without one must not be moved.
     pub configs: BTreeMap<Vmid, Arc<GuestConfig>>,
+    /// Seconds that local time is ahead of UTC, by one of its nodes; 0 while that is not known.
+    pub utc_offset_s: i32,
     /// What is not as it should be, though not enough to refuse the whole.
     pub warnings: Vec<Warning>,
 }
@@ -77,6 +79,13 @@ pub enum Warning {
         /// Why.
         error: PveError,
     },
+    /// Local time can not be read, so times of day are told in UTC.
+    LocalTime {
+        /// Who was asked.
+        node: NodeId,
+        /// Why.
+        error: PveError,
+    },
     /// A guest's configuration can not be read, so the guest stays where it is.
     GuestConfig {
         /// Whose.
@@ -102,6 +111,9 @@ impl fmt::Display for Warning {
             Self::HaGroups => f.write_str("HA groups (PVE 8) stand in for HA rules"),
             Self::NodeInfo { node, error } => {
                 write!(f, "version and CPU model of {node} are not known: {error}")
+            }
+            Self::LocalTime { node, error } => {
+                write!(f, "local time of {node} is not known, so times of day are in UTC: {error}")
             }
             Self::GuestConfig { vmid, error } => write!(f, "guest {vmid} can not be moved: {error}"),
             Self::Shrunk { before, now } => {

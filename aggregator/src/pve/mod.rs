@@ -13,6 +13,7 @@ pub mod guest_config;
 pub mod ha;
 pub mod inventory;
 mod lenient;
+pub mod local_time;
 pub mod permissions;
 pub mod reader;
 pub mod resources;

@@ -19,6 +19,7 @@ use super::error::PveError;
 use super::guest_config::{self, GuestConfig};
 use super::ha::{self, Ha, NodeState};
 use super::inventory::{Inventory, Warning};
+use super::local_time;
 use super::permissions::{self, MissingPrivilege};
 use super::resources::{self, Guest, Node, NodeStatus, Resources};
 use super::storage::Storage;
@@ -36,6 +37,8 @@ const SHRINKAGE_ACCEPTED_AFTER: Duration = Duration::from_mins(10);
 const PERMISSIONS_EVERY: Duration = Duration::from_mins(10);
 /// How often a node's version and CPU model are asked for again after a failure.
 const NODE_INFO_RETRY: Duration = Duration::from_mins(5);
+/// How often local time is asked for: summer time begins and ends in the middle of a run.
+const LOCAL_TIME_EVERY: Duration = Duration::from_mins(15);
 /// How long a guest's configuration is believed while nothing about the guest changes.
 const CONFIG_FRESH: Duration = Duration::from_mins(5);
 
@@ -48,6 +51,8 @@ pub struct InventoryReader {
     shrunk_since: Option<Timestamp>,
     permissions: Option<(Timestamp, Vec<MissingPrivilege>)>,
     node_info: BTreeMap<NodeId, KnownInfo>,
+    /// When local time was asked for, and what is known of it.
+    local_time: (Option<Timestamp>, Option<i32>),
     migrations: BTreeMap<Upid, MigrationTask>,
     configs: BTreeMap<Vmid, KnownConfig>,
     /// The storages that `configs` were judged by.
@@ -82,6 +87,7 @@ impl InventoryReader {
             shrunk_since: None,
             permissions: None,
             node_info: BTreeMap::new(),
+            local_time: (None, None),
             migrations: BTreeMap::new(),
             configs: BTreeMap::new(),
             storages: Vec::new(),
@@ -120,6 +126,7 @@ impl InventoryReader {
             take_part(node, &membership, &ha);
         }
         self.add_node_info(now, &mut nodes, &mut warnings).await;
+        let utc_offset_s = self.local_time(now, &nodes, &mut warnings).await;
         let (running, history) = self.add_migrations(now, migrations, &guests);
         let mut inventory = Inventory {
             taken_at: now,
@@ -134,6 +141,7 @@ impl InventoryReader {
             history,
             tasks,
             configs: BTreeMap::new(),
+            utc_offset_s,
             warnings,
         };
         inventory.configs = self.current_configs(&inventory);
@@ -288,6 +296,26 @@ impl InventoryReader {
                 Some(Err(_)) | None => {}
             }
         }
+    }
+
+    /// Seconds that local time is ahead of UTC, asked of the first node that is there now and then.
+    async fn local_time(
+        &mut self,
+        now: Timestamp,
+        nodes: &BTreeMap<NodeId, Node>,
+        warnings: &mut Vec<Warning>,
+    ) -> i32 {
+        let (asked, known) = self.local_time;
+        let due = asked.is_none_or(|at| now.since(at) >= LOCAL_TIME_EVERY);
+        if let Some(node) = nodes.values().find(|node| due && node.status == NodeStatus::Online) {
+            match local_time::utc_offset(&self.client, &node.id).await {
+                Ok(offset) => self.local_time = (Some(now), offset.or(known)),
+                // What was known stands: it was right a while ago. Asked again with the next inventory.
+                Err(_) if known.is_some() => {}
+                Err(error) => warnings.push(Warning::LocalTime { node: node.id.clone(), error }),
+            }
+        }
+        self.local_time.1.unwrap_or(0)
     }
 
     /// Adds what the list says now to what is remembered, since Proxmox soon forgets finished tasks.

@@ -1,6 +1,7 @@
 //! A simulated cluster, told step by step: keeps what the daemons would keep (profiles, migrations, what the last run
 //! saw) and lets the core decide.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,7 +9,7 @@ use evenkeel_common::decision::{Action, Mover};
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
-use evenkeel_core::{InFlight, Memory, PastMove, Policy, Pressure, Snapshot, decide};
+use evenkeel_core::{InFlight, Memory, PastMove, Policy, Pressure, Snapshot, TrailPoint, decide};
 use evenkeel_detect::profile::{GuestProfiler, RrdMean};
 
 use crate::node;
@@ -18,8 +19,10 @@ use crate::protocol::{Answer, Guest, Init, InitGuest, Migration, Moved, Node, St
 const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
 /// Proxmox's lowest vmid; the simulator counts guests from 0.
 const FIRST_VMID: u32 = 100;
-/// How long migrations are remembered: the longest window of any rule is a week.
-const REMEMBERED: Duration = Duration::from_secs(8 * 24 * 3600);
+/// How long migrations are remembered: records of pairs and guests look back thirty days.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a node's demand is remembered.
+const TRAIL_S: i64 = 3600;
 const MIB: f64 = 1_048_576.0;
 
 /// The cluster, and what was learned of it.
@@ -30,6 +33,8 @@ pub struct Simulated {
     step_s: u32,
     guests: Vec<(InitGuest, GuestProfiler)>,
     history: Vec<PastMove>,
+    /// Demand of each node in percent, by the time of its step.
+    trails: BTreeMap<NodeId, VecDeque<(Timestamp, f64)>>,
 }
 
 impl Simulated {
@@ -54,7 +59,14 @@ impl Simulated {
             Ok((guest, profiler.unwrap_or_default()))
         });
         let guests = guests.collect::<Result<_>>()?;
-        Ok(Self { policy, memory: Memory::default(), step_s: init.step_s, guests, history: Vec::new() })
+        Ok(Self {
+            policy,
+            memory: Memory::default(),
+            step_s: init.step_s,
+            guests,
+            history: Vec::new(),
+            trails: BTreeMap::new(),
+        })
     }
 
     /// A step: as many decision runs as fit into it, all on its figures. Each sees what the ones before it began.
@@ -68,6 +80,7 @@ impl Simulated {
         let runs = self.step_s / interval;
         self.learn(tick, now, interval, runs);
         let mut snapshot = self.snapshot(tick, now)?;
+        self.follow(&mut snapshot);
         let mut migrations = Vec::new();
         for run in 0..runs {
             snapshot.at = now.after(Duration::from_secs((run * interval).into()));
@@ -98,6 +111,21 @@ impl Simulated {
                 let at = now.before(Duration::from_secs((sample * interval).into()));
                 profiler.observe(at, told.cpu, guest.mem_mb * MIB);
             }
+        }
+    }
+
+    /// What the aggregator would know of each node's last hour.
+    fn follow(&mut self, snapshot: &mut Snapshot) {
+        let now = snapshot.at;
+        for node in &mut snapshot.nodes {
+            let trail = self.trails.entry(node.id.clone()).or_default();
+            if node.online && node.cores > 0.0 {
+                trail.push_back((now, 100.0 * (node.cpu_used + node.cpu_waited) / node.cores));
+            }
+            let age_s = |at: Timestamp| now.as_secs() - at.as_secs();
+            trail.retain(|&(at, _)| age_s(at) < TRAIL_S);
+            let point = |&(at, percent)| TrailPoint { age_s: u32::try_from(age_s(at)).unwrap_or(0), percent };
+            node.demand_trail = trail.iter().map(point).collect();
         }
     }
 

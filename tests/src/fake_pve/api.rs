@@ -148,6 +148,7 @@ impl Context<'_> {
         Some(match rest {
             ["version"] => on_node(Ok(()), &|_, _| self.all(NONE, || render::version(self))),
             ["status"] => on_node(audit(), &|_, node| self.all(NONE, || render::node_status(self, node))),
+            ["time"] => on_node(audit(), &|_, _| self.all(NONE, || render::time(self))),
             ["rrddata"] => on_node(audit(), &|_, node| {
                 self.all(RRD, || rrd::of_node(self, node, self.param("timeframe").unwrap_or_default()))
             }),

@@ -271,6 +271,8 @@ pub struct FakeCluster {
     pub quorate: bool,
     /// Its time; figures such as uptimes follow from it. The driver moves it on.
     pub now: Timestamp,
+    /// Seconds that its local time is ahead of UTC.
+    pub utc_offset_s: i32,
     /// Nodes.
     pub nodes: BTreeMap<NodeId, FakeNode>,
     /// Guests.
@@ -329,6 +331,7 @@ impl FakeCluster {
             version: PveVersion::V9,
             quorate: true,
             now,
+            utc_offset_s: 3600,
             nodes: names.map(|name| (name, node.clone())).collect(),
             guests: BTreeMap::new(),
             storages: BTreeMap::from([

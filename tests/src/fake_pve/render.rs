@@ -181,6 +181,12 @@ pub(super) fn nodes(context: &Context<'_>) -> Value {
     rows.collect()
 }
 
+/// Local time as if it were UTC beside the true one.
+pub(super) fn time(context: &Context<'_>) -> Value {
+    let now = context.cluster.now.as_secs();
+    json!({ "time": now, "localtime": now + i64::from(context.cluster.utc_offset_s), "timezone": "Europe/Vienna" })
+}
+
 pub(super) fn node_status(context: &Context<'_>, node: &FakeNode) -> Value {
     let (version, _) = number(context);
     let kernel = "6.17.4-1-pve";

@@ -132,7 +132,7 @@ fn falling(trail: &[TrailPoint], undisturbed: Duration) -> Option<Fall> {
     let explained = yy - power;
     // t^2 = explained / (power / freedom), without dividing by what may be zero.
     let significant = explained * freedom > critical * critical * power && explained > 0.0;
-    (significant && slope < 0.0).then(|| Fall { slope, now: y_mean - slope * x_mean })
+    (significant && slope < 0.0).then_some(Fall { slope, now: y_mean - slope * x_mean })
 }
 
 #[cfg(test)]

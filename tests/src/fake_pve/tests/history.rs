@@ -74,3 +74,21 @@ async fn each_refusal_is_an_error_of_its_own() {
     });
     assert_eq!(of(&rig, GuestKind::Qemu, 401, "pve1").await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn local_time_is_asked_for_now_and_then_and_what_was_known_stands() {
+    let rig = Rig::small().await;
+    let mut reader = rig.reader();
+    let minutes = |minutes| START.after(Duration::from_mins(minutes));
+    assert_eq!(reader.fetch(START).await.unwrap().utc_offset_s, 3600);
+    rig.change(|c| c.utc_offset_s = 7200);
+    assert_eq!(reader.fetch(minutes(14)).await.unwrap().utc_offset_s, 3600, "not asked again yet");
+    assert_eq!(reader.fetch(minutes(15)).await.unwrap().utc_offset_s, 7200);
+    assert_eq!(rig.asked("/nodes/pve1/time"), 2);
+    rig.change(|c| c.fail("/nodes/pve1/time", Fault::Internal("no clock".into())));
+    let later = reader.fetch(minutes(30)).await.unwrap();
+    assert_eq!((later.utc_offset_s, later.warnings.as_slice()), (7200, &[][..]));
+    let unknown = rig.fetch().await.unwrap();
+    assert_eq!(unknown.utc_offset_s, 0);
+    assert!(matches!(unknown.warnings.as_slice(), [Warning::LocalTime { .. }]), "{:?}", unknown.warnings);
+}
