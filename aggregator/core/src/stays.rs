@@ -36,6 +36,7 @@ pub(crate) fn nodes(
     suppressed: Option<&Reason>,
 ) -> Vec<NodeStay> {
     let (had, has) = (&planner.sources_before, planner.sources());
+    let excuses = season::excuses(&planner.snapshot, &planner.fleet, planner.policy);
     let reasons = |index: usize| {
         let state = &planner.snapshot.nodes[index];
         let node = || state.id.clone();
@@ -68,8 +69,7 @@ pub(crate) fn nodes(
                 reasons.is_empty().then(|| Reason::NodeNoCandidate { node: node(), score, guests })
             }));
         } else if reasons.is_empty() {
-            let excuse = season::excuse(index, &planner.snapshot, &planner.fleet, planner.policy);
-            reasons.push(excuse.unwrap_or_else(|| Reason::NodeCalm { node: node(), score }));
+            reasons.push(excuses[index].clone().unwrap_or_else(|| Reason::NodeCalm { node: node(), score }));
         }
         reasons
     };

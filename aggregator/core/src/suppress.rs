@@ -51,6 +51,6 @@ pub(crate) fn converged(snapshot: &Snapshot, fleet: &Fleet, spread: f64, policy:
         && !over_threshold(snapshot, fleet, policy).contains(&true)
         && !(0..fleet.place.len()).any(leaving);
     // Where a node is over the threshold all the same, that it is usual is what there is to say.
-    let excused = || (0..snapshot.nodes.len()).find_map(|node| season::excuse(node, snapshot, fleet, policy));
+    let excused = || season::excuses(snapshot, fleet, policy).into_iter().flatten().next();
     calm.then(|| excused().unwrap_or(Reason::Converged { spread, threshold }))
 }

@@ -340,6 +340,8 @@ fn what_is_usual_at_this_hour_is_no_reason_and_what_is_not_is_one() {
          pve2 cpu=16 ram=64";
     assert!(sources(&run_with(fleet, &off)));
     assert!(sources(&season(12.0, "psi=30")));
+    // Two deviations of 1.16 cores above the 12 that are usual.
+    assert!(!sources(&season(14.2, "")) && sources(&season(14.4, "")));
     assert!(sources(&run_with(&fleet.replace("mean=4", "mean=12"), &full())));
 }
 

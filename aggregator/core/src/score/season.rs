@@ -9,8 +9,9 @@
 //! - *Peak* (filter 9): the hours that are above the middle between the day's mean and its highest hour, if the highest
 //!   is at least 1.25 times the mean. A day without such a hill has no peak.
 //! - *Usual* (seasonal baseline): demand up to `sigma_threshold` deviations above what is usual at this hour is no
-//!   reason to move, though it is over `cpu_threshold`: it came yesterday and goes by itself. Demand further up is a
-//!   reason, though it is not over the threshold: something is not as it was. Never excused: guests that wait, a day
+//!   reason to move, though it is over `cpu_threshold`: it came yesterday and goes by itself. Demand further up, by a
+//!   tenth of the node's cores at least and to half of the threshold, is a reason, though it is not over the threshold:
+//!   something is not as it was. Never excused: guests that wait, a day
 //!   that is over the threshold in its mean (no season, but a node that is too full), and demand for all there is.
 
 use evenkeel_common::guest::ProfileClass;
@@ -185,15 +186,18 @@ pub(crate) fn usual(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<
     Day::of_nodes(snapshot).into_iter().enumerate().map(judge).collect()
 }
 
-/// Why a node over `cpu_threshold` is none that must be relieved: its load is usual. `None` for all others.
-pub(crate) fn excuse(index: usize, snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Option<Reason> {
-    let (node, load) = (&snapshot.nodes[index], &fleet.nodes[index]);
-    let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
-    let over = now.max(load.cpu_percent()) > policy.cpu_threshold;
-    match usual(snapshot, fleet, policy).into_iter().nth(index) {
-        Some(Season::Usual(reason)) if over => Some(reason),
-        _ => None,
-    }
+/// For every node over `cpu_threshold` whose load is usual: why it is none that must be relieved. In the snapshot's order.
+pub(crate) fn excuses(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<Option<Reason>> {
+    let excuse = |(index, season): (usize, Season)| {
+        let (node, load) = (&snapshot.nodes[index], &fleet.nodes[index]);
+        let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
+        let over = now.max(load.cpu_percent()) > policy.cpu_threshold;
+        match season {
+            Season::Usual(reason) if over => Some(reason),
+            _ => None,
+        }
+    };
+    usual(snapshot, fleet, policy).into_iter().enumerate().map(excuse).collect()
 }
 
 /// That a node's load is beyond what is usual, as evidence.
