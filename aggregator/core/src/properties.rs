@@ -7,7 +7,7 @@ use evenkeel_common::reason::Reason;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Preset};
 use crate::score::fleet::Fleet;
 use crate::{
     Candidate, Memory, Mode, PastMove, Run, RunRecord, Snapshot, decide, explain, fixture, plan_at_once,
@@ -21,6 +21,7 @@ fn guest() -> impl Strategy<Value = String> {
         (1.0..3.0f64).prop_map(|p| format!("profile=bursty p95={p:.2}")),
         (0.0..0.05f64).prop_map(|s| format!("profile=growing slope={s:.3}")),
         (0.5..4.0f64).prop_map(|p| format!("profile=cyclical peak={p:.2}")),
+        (1..9u32, 2.0..9.0f64).prop_map(|(h, p)| format!("profile=cyclical mean=1 day={h}-{}:{p:.1}", h + 4)),
     ];
     let tag = prop_oneof![
         6 => Just(""),
@@ -36,11 +37,16 @@ fn guest() -> impl Strategy<Value = String> {
         .prop_map(|(cpu, memory, profile, tag)| format!("cpu={cpu:.2} mem={memory:.1} {profile} {tag}"))
 }
 
+const OUTCOMES: &[&str] = &["", "", "failed", "helped", "useless"];
+
 fn cluster() -> impl Strategy<Value = Snapshot> {
     let node = (8..33u32, 48..257u32, prop::bool::weighted(0.1), prop::collection::vec(guest(), 0..9));
     (
         prop::collection::vec(node, 2..7),
-        prop::collection::vec((0..40u32, 0..7usize, 0..7usize, 1..4000u32), 0..6),
+        prop::collection::vec(
+            (0..40u32, 0..7usize, 0..7usize, 1..4000u32, prop::sample::select(OUTCOMES)),
+            0..9,
+        ),
     )
         .prop_map(|(nodes, moves)| {
             let mut vmid = 100;
@@ -56,8 +62,8 @@ fn cluster() -> impl Strategy<Value = Snapshot> {
                 }
                 lines.push(line);
             }
-            for (guest, from, to, minutes) in moves {
-                lines.push(format!("moved {} n{from}->n{to} {minutes}m", 100 + guest));
+            for (guest, from, to, minutes, outcome) in moves {
+                lines.push(format!("moved {} n{from}->n{to} {minutes}m {outcome}", 100 + guest));
             }
             fixture::snapshot(&lines.join("\n"))
         })
@@ -81,6 +87,11 @@ fn follow(snapshot: &Snapshot, run: &Run, minutes: u64) -> Snapshot {
     }
     next.at = next.at.after(Duration::from_secs(60 * minutes));
     next
+}
+
+fn preset() -> impl Strategy<Value = Policy> {
+    let presets = prop_oneof![Just(Preset::Off), Just(Preset::Standard), Just(Preset::Full)];
+    presets.prop_map(|preset| Policy { preset, ..Policy::default() })
 }
 
 fn accepted(run: &Run) -> usize {
@@ -116,25 +127,24 @@ proptest! {
         for decision in run.decisions.iter().filter(|d| d.action.is_accepted()) {
             let r = &decision.recommendation;
             let since = snapshot.at.before(Duration::from_secs(48 * 3600));
-            let left = snapshot.history.iter().any(|m| m.guest == r.guest && m.from == r.target && m.at > since);
+            let left = snapshot.history.iter().any(|m| m.ok && m.guest == r.guest && m.from == r.target && m.at > since);
             prop_assert!(!left, "{} goes back to {}", r.guest, r.target);
         }
     }
 
     #[test]
-    fn the_order_of_the_input_does_not_matter(snapshot in cluster()) {
+    fn the_order_of_the_input_does_not_matter(snapshot in cluster(), policy in preset()) {
         let mut shuffled = snapshot.clone();
         shuffled.nodes.reverse();
         shuffled.guests.reverse();
         shuffled.history.reverse();
-        let policy = Policy::default();
         let memory = Memory::default();
         prop_assert_eq!(decide(&snapshot, &policy, &memory), decide(&shuffled, &policy, &memory));
     }
 
     #[test]
-    fn a_stored_run_replays_bit_for_bit(snapshot in cluster(), periods in 2..4u32) {
-        let mut policy = Policy::default();
+    fn a_stored_run_replays_bit_for_bit(snapshot in cluster(), policy in preset(), periods in 2..4u32) {
+        let mut policy = policy;
         policy.intelligent_migrations.observation_periods = periods;
         policy.intelligent_migrations.enabled = Some(periods == 3);
         let record = RunRecord::of(snapshot, policy, Memory::default());
@@ -146,8 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn every_recommendation_has_one_action_and_a_reason(snapshot in cluster()) {
-        let policy = Policy::default();
+    fn every_recommendation_has_one_action_and_a_reason(snapshot in cluster(), policy in preset()) {
         let run = decide(&snapshot, &policy, &Memory::default());
         let mut guests: Vec<_> = run.decisions.iter().map(|d| d.recommendation.guest).collect();
         guests.sort_unstable();
