@@ -111,6 +111,19 @@ pub struct UsageSummary {
     pub slope_per_hour: f64,
 }
 
+/// Where a guest's CPU use tends to, and how soon it gets there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outlook {
+    /// Mean of the last three days, in cores.
+    pub recent_mean: f64,
+    /// How much of the differences between the hours of the day (`cpu_by_hour`) is rhythm and not chance, 0 to 1.
+    pub daily_share: f64,
+    /// How much of a deviation from the rhythm is left an hour later, 0 to 1.
+    pub persistence: f64,
+    /// Standard deviation of the hourly means around the rhythm, in cores.
+    pub spread: f64,
+}
+
 /// A guest's profile in figures, as decisions and people use it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuestProfile {
@@ -126,6 +139,9 @@ pub struct GuestProfile {
     pub memory: UsageSummary,
     /// Mean CPU in cores by hour of day (UTC), `None` where no data yet; 24 values.
     pub cpu_by_hour: Vec<Option<f64>>,
+    /// What its coming hours look like; `None` with less than a day of data.
+    #[serde(default)]
+    pub outlook: Option<Outlook>,
     /// The stretches it was made of, by the time they began; empty where that is not told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pieces: Vec<ProfilePiece>,

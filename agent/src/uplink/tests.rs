@@ -292,6 +292,7 @@ async fn profiles_are_told_and_settings_are_taken_within_bounds() {
         cpu: UsageSummary::default(),
         memory: UsageSummary::default(),
         cpu_by_hour: vec![None; 24],
+        outlook: None,
         pieces: vec![],
     };
     node.lanes.update(|lanes| lanes.report((100..350).map(profile)));

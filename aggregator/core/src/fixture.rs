@@ -258,6 +258,7 @@ fn profile(vmid: Vmid, class: &str, cpu: f64, memory: f64, options: &mut Options
             slope_per_hour: 0.0,
         },
         cpu_by_hour: (0..24).map(at_hour).collect(),
+        outlook: None,
         pieces: Vec::new(),
     }
 }

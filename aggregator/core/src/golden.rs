@@ -12,10 +12,18 @@ use crate::{Explained, Memory, Mode, Policy, Run, explain, fixture};
 
 /// The answer of one filter to one move, on a cluster as it stands.
 fn judge(step: Step, policy: &Policy, fleet: &str, migration: &str) -> String {
+    judge_after(step, policy, fleet, |_| (), migration)
+}
+
+/// The same after other moves of the run.
+fn judge_after(step: Step, policy: &Policy, fleet: &str, moves: fn(&mut Fleet), migration: &str) -> String {
     let snapshot = fixture::snapshot(fleet).sorted();
-    let loads = Fleet::of(&snapshot, policy);
+    let before = Fleet::of(&snapshot, policy);
+    let mut loads = before.clone();
+    moves(&mut loads);
     let facts = Facts::of(&snapshot);
-    let context = Context { snapshot: &snapshot, fleet: &loads, before: &loads, facts: &facts, policy };
+    let context =
+        Context { snapshot: &snapshot, fleet: &loads, before: &before, facts: &facts, policy, scarcity: 1.0 };
     let migration = snapshot.resolve(&fixture::candidate(migration)).expect("a possible move");
     let trail = pipeline::explain(&pipeline::standard(policy), &migration, &context);
     let entry = &trail.0[Step::ALL.iter().position(|known| *known == step).unwrap()];
@@ -57,7 +65,7 @@ fn told(run: &Run) -> String {
 }
 
 const TWO: &str = "
-    pve1 cpu=16 ram=64 | 101 cpu=4 mem=4 | 102 cpu=4 mem=4 | 103 cpu=4 mem=4
+    pve1 cpu=16 ram=64 | 101 cpu=5 mem=4 | 102 cpu=5 mem=4 | 103 cpu=5 mem=4
     pve2 cpu=16 ram=64
     pve3 cpu=16 ram=64";
 

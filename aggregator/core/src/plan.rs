@@ -111,6 +111,8 @@ pub(crate) struct Planner<'a> {
     outs: BTreeSet<usize>,
     ins: BTreeSet<usize>,
     accepted: u32,
+    /// Own moves of the last 24 hours that are over.
+    made_today: u32,
 }
 
 impl<'a> Planner<'a> {
@@ -129,7 +131,10 @@ impl<'a> Planner<'a> {
         let ins = flights().filter_map(|flight| snapshot.node_index(flight.to.as_ref()?)).collect();
         let closed = snapshot.guests.iter().map(|guest| not_a_candidate(guest).is_some()).collect();
         let guests = snapshot.guests.len();
+        let day = snapshot.at.before(Duration::from_secs(24 * 3600));
+        let own = snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
         Self {
+            made_today: u32::try_from(own).unwrap_or(u32::MAX),
             steps: pipeline::standard(policy),
             sources_before: sources(&snapshot, &fleet, policy),
             before: fleet.clone(),
@@ -179,7 +184,22 @@ impl<'a> Planner<'a> {
             before: &self.before,
             facts: &self.facts,
             policy: self.policy,
+            scarcity: self.scarcity(),
         }
+    }
+
+    /// How dear a move is, by what is left of the day's.
+    fn scarcity(&self) -> f64 {
+        recommend::scarcity(self.used_today(), self.limits.per_day)
+    }
+
+    /// Moves of the last 24 hours, with those under way and those of this run.
+    fn used_today(&self) -> u32 {
+        self.made_today.saturating_add(self.running())
+    }
+
+    fn running(&self) -> u32 {
+        u32::try_from(self.snapshot.in_flight.len()).unwrap_or(u32::MAX).saturating_add(self.accepted)
     }
 
     /// The move that is worth most, if any is worth it.
@@ -203,7 +223,7 @@ impl<'a> Planner<'a> {
     fn best_of(&self, guest: usize) -> Option<Possible> {
         let fleet = &self.fleet;
         let relief = recommend::relief(fleet, guest);
-        let needed = recommend::needed(&self.snapshot.guests[guest], self.policy);
+        let needed = recommend::needed(&self.snapshot.guests[guest], self.policy, self.scarcity());
         let mut best: Option<Possible> = None;
         for target in 0..fleet.nodes.len() {
             let possible =
@@ -285,12 +305,7 @@ impl<'a> Planner<'a> {
     /// The limit that keeps an accepted move from this run.
     fn limit(&self, guest: usize, target: usize) -> Option<Reason> {
         let limits = &self.limits;
-        let running =
-            u32::try_from(self.snapshot.in_flight.len()).unwrap_or(u32::MAX).saturating_add(self.accepted);
-        let day = self.snapshot.at.before(Duration::from_secs(24 * 3600));
-        let own =
-            self.snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
-        let moved = u32::try_from(own).unwrap_or(u32::MAX).saturating_add(running);
+        let (running, moved) = (self.running(), self.used_today());
         let source = self.fleet.place[guest];
         let busy = |node: usize, into| Reason::LimitNode { node: self.snapshot.nodes[node].id.clone(), into };
         if self.accepted >= limits.per_run {
@@ -384,14 +399,14 @@ pub(crate) fn not_a_candidate(guest: &crate::snapshot::GuestState) -> Option<Rea
     }
 }
 
-/// Nodes over a threshold, by what is measured or by what is expected.
+/// Nodes over a threshold, by what is measured or by what is expected, and those where work is expected to wait.
 pub(crate) fn over_threshold(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
     let seasons = season::usual(snapshot, fleet, policy);
     let over =
         |((node, load), season): ((&crate::snapshot::NodeState, &crate::score::fleet::NodeLoad), &Season)| {
             let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
             takes_part(node)
-                && (season.counts(now.max(load.cpu_percent()) > policy.cpu_threshold)
+                && (season.counts(now.max(load.cpu_percent()) > policy.cpu_threshold || load.waits())
                     || load.memory_percent() > policy.mem_threshold
                     || load.pressure_percent() > policy.pressure_threshold)
         };

@@ -65,7 +65,8 @@ pub struct Policy {
     /// Memory that a target keeps free after a move, in percent of its RAM. A hard limit; too low risks the OOM killer.
     #[schemars(range(min = 0, max = 50))]
     pub memory_reserve_percent: f64,
-    /// Improvement of the cluster's score, in points, below which a move is not worth it.
+    /// Improvement of the cluster's score, in points, below which a move is not worth it: one point is one percent of an
+    /// average node for an hour. The fewer of the day's migrations are left, the more a move has to gain.
     #[schemars(range(min = 0.01, max = 10))]
     pub min_improvement: f64,
     /// Speed of the migration network in Mbit/s, for what a move costs.
@@ -167,7 +168,7 @@ impl Default for Policy {
             mem_threshold: 80.0,
             pressure_threshold: 20.0,
             memory_reserve_percent: 10.0,
-            min_improvement: 0.2,
+            min_improvement: 0.8,
             migration_link_mbps: 1000,
             cooldown_minutes: 60,
             confidence_threshold: 75.0,

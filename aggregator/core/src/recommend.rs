@@ -20,6 +20,9 @@ use crate::snapshot::{GuestState, Move, Snapshot, takes_part};
 /// being made because it is cheap to compute; filter 11 asks for more.
 const POINTS_PER_MINUTE: f64 = 0.1;
 
+/// How steeply the price of a move rises with the share of the day's moves that is used.
+const SCARCITY: f64 = 3.0;
+
 /// Memory is sent more than once, because the guest goes on writing.
 const RESEND: f64 = 1.3;
 
@@ -59,8 +62,17 @@ pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
 }
 
 /// Improvement that a move of this guest needs at least, in points.
-pub(crate) fn needed(guest: &GuestState, policy: &Policy) -> f64 {
-    policy.min_improvement + POINTS_PER_MINUTE * cost(guest, policy).minutes
+pub(crate) fn needed(guest: &GuestState, policy: &Policy, scarcity: f64) -> f64 {
+    scarcity * (policy.min_improvement + POINTS_PER_MINUTE * cost(guest, policy).minutes)
+}
+
+/// By how much the price of a move rises when `used` of the `limit` moves of a day are made. A day's moves are few: what
+/// is left of them has to last for what is still to come, so the less there is left, the more a move must gain.
+pub(crate) fn scarcity(used: u32, limit: u32) -> f64 {
+    match limit.saturating_sub(used) {
+        0 => 1.0, // The limit itself holds every move then, and says so.
+        left => 1.0 + SCARCITY * f64::from(used) / f64::from(left),
+    }
 }
 
 /// Confidence that the move will improve the cluster: more with a profile of a day or longer, and more the further
@@ -79,7 +91,7 @@ fn confidence(guest: &GuestState, class: ProfileClass, improvement: f64, needed:
 pub(crate) fn confidence_of(migration: &Move<'_>, fleet: &Fleet, policy: &Policy) -> Score {
     let Move { guest, guest_index, target_index, .. } = *migration;
     let improvement = improvement(fleet, guest_index, target_index);
-    confidence(guest, fleet.guests[guest_index].class, improvement, needed(guest, policy))
+    confidence(guest, fleet.guests[guest_index].class, improvement, needed(guest, policy, 1.0))
 }
 
 /// A move as a recommendation, with its evidence. `fleet` is as the cluster is expected before the move.

@@ -1,7 +1,8 @@
 //! Guests: facts and profiles.
 
 use evenkeel_common::guest::{
-    GuestFacts, GuestKind, GuestProfile, MAX_PIECES, PieceOrigin, ProfileClass, ProfilePiece, UsageSummary,
+    GuestFacts, GuestKind, GuestProfile, MAX_PIECES, Outlook, PieceOrigin, ProfileClass, ProfilePiece,
+    UsageSummary,
 };
 use evenkeel_common::id::Vmid;
 use evenkeel_common::units::Bytes;
@@ -65,7 +66,7 @@ impl TryFrom<v1::GuestFacts> for GuestFacts {
 
 impl From<GuestProfile> for v1::GuestProfile {
     fn from(profile: GuestProfile) -> Self {
-        let GuestProfile { vmid, class, observed_s, cpu, memory, cpu_by_hour, pieces } = profile;
+        let GuestProfile { vmid, class, observed_s, cpu, memory, cpu_by_hour, outlook, pieces } = profile;
         let class = match class {
             ProfileClass::Unknown => v1::ProfileClass::Unknown,
             ProfileClass::Steady => v1::ProfileClass::Steady,
@@ -80,6 +81,12 @@ impl From<GuestProfile> for v1::GuestProfile {
             cpu: Some(cpu.into()),
             memory: Some(memory.into()),
             cpu_by_hour: cpu_by_hour.into_iter().map(|mean| mean.unwrap_or(f64::NAN)).collect(),
+            outlook: outlook.map(|o| v1::Outlook {
+                recent_mean: o.recent_mean,
+                daily_share: o.daily_share,
+                persistence: o.persistence,
+                spread: o.spread,
+            }),
             pieces: pieces.into_iter().map(Into::into).collect(),
         }
     }
@@ -114,9 +121,23 @@ impl TryFrom<v1::GuestProfile> for GuestProfile {
                 0 => vec![None; 24],
                 _ => wire.cpu_by_hour.into_iter().map(hour).collect::<Result<_, _>>()?,
             },
+            outlook: wire.outlook.map(outlook).transpose()?,
             pieces: at_most("profile.pieces", wire.pieces, MAX_PIECES)?.into_iter().map(Into::into).collect(),
         })
     }
+}
+
+fn outlook(wire: v1::Outlook) -> Result<Outlook, InvalidMessage> {
+    let share = |field, value| match value {
+        share if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(invalid(field, Problem::OutOfRange)),
+    };
+    Ok(Outlook {
+        recent_mean: finite("profile.outlook.recent_mean", wire.recent_mean)?,
+        daily_share: share("profile.outlook.daily_share", wire.daily_share)?,
+        persistence: share("profile.outlook.persistence", wire.persistence)?,
+        spread: finite("profile.outlook.spread", wire.spread)?,
+    })
 }
 
 impl From<ProfilePiece> for v1::ProfilePiece {
@@ -206,17 +227,23 @@ pub(super) mod tests {
             summary(),
             summary(),
             prop::collection::vec(option::of(strategies::finite()), 24),
+            option::of(outlook()),
             prop::collection::vec(piece(), 0..=MAX_PIECES),
         )
-            .prop_map(|(vmid, class, observed_s, cpu, memory, cpu_by_hour, pieces)| GuestProfile {
-                vmid,
-                class,
-                observed_s,
-                cpu,
-                memory,
-                cpu_by_hour,
-                pieces,
+            .prop_map(|(vmid, class, observed_s, cpu, memory, cpu_by_hour, outlook, pieces)| {
+                GuestProfile { vmid, class, observed_s, cpu, memory, cpu_by_hour, outlook, pieces }
             })
+    }
+
+    fn outlook() -> impl Strategy<Value = Outlook> {
+        (strategies::finite(), 0.0..=1.0, 0.0..=1.0, strategies::finite()).prop_map(
+            |(recent_mean, daily_share, persistence, spread)| Outlook {
+                recent_mean,
+                daily_share,
+                persistence,
+                spread,
+            },
+        )
     }
 
     fn piece() -> impl Strategy<Value = ProfilePiece> {
@@ -277,6 +304,14 @@ pub(super) mod tests {
             (
                 v1::GuestProfile { cpu_by_hour: vec![1.0; 23], ..good.clone() },
                 "profile.cpu_by_hour",
+                Problem::OutOfRange,
+            ),
+            (
+                v1::GuestProfile {
+                    outlook: Some(v1::Outlook { persistence: 1.01, ..v1::Outlook::default() }),
+                    ..good.clone()
+                },
+                "profile.outlook.persistence",
                 Problem::OutOfRange,
             ),
             (

@@ -1,14 +1,12 @@
 //! The whole plan for one snapshot, with nothing known of the past.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use anyhow::{Context as _, Result};
 use evenkeel_common::decision::Action;
 use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
-use evenkeel_core::{HaRule, Policy, Snapshot, plan_at_once};
+use evenkeel_core::{Policy, Snapshot, plan_at_once};
 use serde::Deserialize;
 
 use crate::node;
@@ -84,7 +82,6 @@ fn snapshot(cluster: &Cluster) -> Result<Snapshot> {
         (node.cpu_used, node.memory_used) = (told.base_cpu + cpu, Bytes(told.base_mem + memory));
         snapshot.nodes.push(node);
     }
-    let mut groups: BTreeMap<(bool, &str), BTreeSet<Vmid>> = BTreeMap::new();
     for told in &cluster.guests {
         let vmid = Vmid::new(told.vmid).with_context(|| format!("guest {} is no vmid", told.vmid))?;
         let mut guest = node::guest(vmid, name(&told.node)?, told.vcpus, Bytes(told.mem_max));
@@ -93,24 +90,12 @@ fn snapshot(cluster: &Cluster) -> Result<Snapshot> {
         guest.memory_used = Bytes(told.mem);
         guest.cpu_used = Some(told.cpu);
         guest.tags.extend(told.groups.ignore.then(|| "evenkeel-ignore".to_owned()));
+        let groups = [("evenkeel-with-", &told.groups.affinity), ("evenkeel-anti-", &told.groups.anti)];
+        for (prefix, names) in groups.into_iter().chain([("evenkeel-pin-", &told.groups.pin)]) {
+            guest.tags.extend(names.iter().map(|name| format!("{prefix}{name}")));
+        }
         snapshot.guests.push(guest);
-        for (together, names) in [(true, &told.groups.affinity), (false, &told.groups.anti)] {
-            for group in names {
-                groups.entry((together, group)).or_default().insert(vmid);
-            }
-        }
-        if !told.groups.pin.is_empty() {
-            let nodes = told.groups.pin.iter().map(|node| Ok((name(node)?, 0))).collect::<Result<_>>()?;
-            let (rule, guests) = (format!("pin-{vmid}"), BTreeSet::from([vmid]));
-            snapshot.rules.push(HaRule::NodeAffinity { rule, guests, nodes, strict: true });
-        }
     }
-    let rules = groups.into_iter().map(|((together, group), guests)| HaRule::ResourceAffinity {
-        rule: group.to_owned(),
-        guests,
-        together,
-    });
-    snapshot.rules.extend(rules);
     Ok(snapshot)
 }
 

@@ -24,6 +24,7 @@ pub struct Init {
 
 #[derive(Debug, Deserialize)]
 pub struct InitNode {
+    /// Megabytes a second, whatever its name says.
     pub link_mbps: f64,
 }
 

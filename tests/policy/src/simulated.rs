@@ -42,7 +42,7 @@ impl Simulated {
     pub fn new(mut init: Init, mut policy: Policy) -> Result<Self> {
         let slowest = init.nodes.iter().map(|node| node.link_mbps).fold(f64::INFINITY, f64::min);
         if slowest.is_finite() {
-            policy.migration_link_mbps = slowest as u32;
+            policy.migration_link_mbps = (8.0 * slowest) as u32;
         }
         init.guests.sort_by_key(|guest| guest.id);
         let step = Duration::from_secs(init.step_s.into());

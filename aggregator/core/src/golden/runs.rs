@@ -82,7 +82,7 @@ fn two_empty_nodes_and_a_lone_guest_stay_as_they_are() {
     assert_eq!(
         told(&explained.run),
         "\
-pve1: best candidate is guest 101 to pve2: it improves the cluster by only 0.00 points, 0.36 are needed
+pve1: best candidate is guest 101 to pve2: it improves the cluster by only 0.00 points, 0.96 are needed
 pve2: pve2 runs no guest
 pve3: pve3 runs no guest"
     );
@@ -107,7 +107,7 @@ fn a_node_in_maintenance_is_emptied_within_the_limits() {
         pve3 cpu=16 ram=64")
     .run;
     assert_eq!(told(&run), "\
-101 pve1->pve2 recommended: passed all filters: cluster score 10.0 -> 5.0; mode advise leaves the move to you
+101 pve1->pve2 recommended: passed all filters: cluster score 40.0 -> 20.0; mode advise leaves the move to you
 102 pve1->pve3 skipped: another guest already moves out of pve1; one at a time
 pve1: pve1: 1 move(s) out of it and 0 into it are decided in this run; best move is guest 102 to pve3; it waits: another guest already moves out of pve1; one at a time
 pve2: pve2: 0 move(s) out of it and 1 into it are decided in this run
@@ -148,7 +148,7 @@ fn every_guest_that_stays_has_its_reason() {
 103: is not running, so moving it relieves nobody
 104: is a template
 105: is locked (backup); wait for that task, or run `qm unlock` or `pct unlock` if it is left over
-106: best candidate is guest 106 to pve2: it improves the cluster by only 0.15 points, 0.21 are needed
+106: best candidate is guest 106 to pve2: it improves the cluster by only 0.50 points, 0.81 are needed
 107: pve2 is at score 10: nothing to relieve"
     );
 }

@@ -1,7 +1,8 @@
 //! Filter 13: the cluster must be measurably better after the move, and the target within its limits.
 //!
 //! Memory with its reserve is a hard limit. CPU and pressure are limits too, except that a target may go over its
-//! threshold while it stays below what the source has left: on a cluster that is full everywhere, evening out helps.
+//! threshold while it stays below what the source had: on a cluster that is full everywhere, evening out helps, and
+//! no move may make a hot spot as hot as the one it relieves.
 
 use evenkeel_common::decision::{Resource, Step, Verdict};
 use evenkeel_common::reason::Reason;
@@ -38,7 +39,7 @@ impl Filter for Improvement {
         let before = recommend::objective(fleet);
         let improvement = recommend::improvement(fleet, guest_index, target_index);
         let after = before - improvement;
-        let needed = recommend::needed(migration.guest, policy);
+        let needed = recommend::needed(migration.guest, policy, context.scarcity);
         if improvement < needed {
             return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });
         }
@@ -59,17 +60,17 @@ pub(super) fn over_limit(
 ) -> Option<(Resource, f64, f64)> {
     let guest = &fleet.guests[migration.guest_index];
     let source = fleet.nodes[migration.source_index];
-    // Asked of the cluster before the run, the guest is still where it was.
+    // Asked of the cluster as it will be, the source has lost the guest already.
     let source = if fleet.place[migration.guest_index] == migration.source_index {
-        source.without(guest)
-    } else {
         source
+    } else {
+        source.with(guest)
     };
     let target = fleet.nodes[migration.target_index].with(guest);
     let limits = [
-        (Resource::Cpu, target.cpu_percent(), policy.cpu_threshold, source.cpu_percent()),
+        (Resource::Cpu, target.ahead_percent(), policy.cpu_threshold, source.ahead_percent()),
         (Resource::Pressure, target.pressure_percent(), policy.pressure_threshold, source.pressure_percent()),
     ];
-    let over = limits.iter().find(|(_, after, limit, left)| after > limit && after > left);
+    let over = limits.iter().find(|(_, after, limit, had)| after > limit && after >= had);
     over.map(|&(resource, after, limit, _)| (resource, after, limit))
 }

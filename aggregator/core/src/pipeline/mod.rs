@@ -59,6 +59,8 @@ pub struct Context<'a> {
     pub(crate) facts: &'a Facts,
     /// The options.
     pub policy: &'a Policy,
+    /// Times its price that a move has to gain, because the day's moves run out; 1 while all are left.
+    pub scarcity: f64,
 }
 
 impl Context<'_> {

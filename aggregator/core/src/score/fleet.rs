@@ -1,8 +1,16 @@
 //! The cluster in numbers, laid out for the search: what a move changes is two nodes' sums.
 
 use crate::policy::Policy;
+use crate::score::forecast::HOURS;
 use crate::score::predict::{Predicted, predict};
+use crate::score::waiting;
 use crate::snapshot::{NodeState, Snapshot, takes_part};
+
+/// Standard deviation of what a node will ask for, as a share of it, beyond its guests' bursts: no forecast is exact.
+const DOUBT: f64 = 0.1;
+
+/// Share of a node's hours that is spent waiting, from which on it is worth a look.
+const WAITS: f64 = 0.005;
 
 /// Expected load of one node.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +27,11 @@ pub(crate) struct NodeLoad {
     /// Sum of its guests' levels, and of the squares of their spreads.
     level: f64,
     spread_squared: f64,
+    /// Mean cores asked for in the coming hours, host and guests, and the variance of what is runnable.
+    ahead: [f64; HOURS],
+    bursts: [f64; HOURS],
+    /// vCPUs of its guests.
+    vcpus: f64,
     /// Expected memory in use, host and guests.
     pub memory_used: f64,
     /// Guests that run on it.
@@ -45,6 +58,27 @@ impl NodeLoad {
         100.0 * self.cpu_demand() / self.cores
     }
 
+    /// Work that is expected to wait in the coming hours, in core hours.
+    pub(crate) fn waiting(&self) -> f64 {
+        let crowded = self.vcpus > self.cores;
+        let hours = self.ahead.iter().zip(self.bursts);
+        let waits = hours.map(|(&mean, bursts)| {
+            let doubt = DOUBT * mean;
+            waiting::expected(mean, doubt * doubt + if crowded { bursts } else { 0.0 }, self.cores)
+        });
+        waits.sum()
+    }
+
+    /// Whether work is expected to wait at all.
+    pub(crate) fn waits(&self) -> bool {
+        self.takes && self.waiting() > WAITS * self.cores
+    }
+
+    /// Expected CPU demand of the busiest of the coming hours, in percent.
+    pub(crate) fn ahead_percent(&self) -> f64 {
+        100.0 * self.ahead.iter().fold(0.0, |a: f64, &b| a.max(b)) / self.cores
+    }
+
     pub(crate) fn memory_percent(&self) -> f64 {
         100.0 * self.memory_used / self.memory
     }
@@ -61,6 +95,11 @@ impl NodeLoad {
         self.level += guest.level;
         self.spread_squared += guest.spread * guest.spread;
         self.memory_used += guest.memory;
+        self.vcpus += guest.vcpus;
+        for hour in 0..HOURS {
+            self.ahead[hour] += guest.ahead[hour];
+            self.bursts[hour] += guest.bursts[hour];
+        }
         self.guests += 1;
         self
     }
@@ -70,6 +109,11 @@ impl NodeLoad {
         self.level = (self.level - guest.level).max(0.0);
         self.spread_squared = (self.spread_squared - guest.spread * guest.spread).max(0.0);
         self.memory_used = (self.memory_used - guest.memory).max(0.0);
+        self.vcpus = (self.vcpus - guest.vcpus).max(0.0);
+        for hour in 0..HOURS {
+            self.ahead[hour] = (self.ahead[hour] - guest.ahead[hour]).max(0.0);
+            self.bursts[hour] = (self.bursts[hour] - guest.bursts[hour]).max(0.0);
+        }
         self.guests = self.guests.saturating_sub(1);
         self
     }
@@ -100,14 +144,14 @@ impl Fleet {
         let (mut guests, mut place) = (Vec::new(), Vec::new());
         for guest in &snapshot.guests {
             let at = snapshot.node_index(&guest.node).unwrap_or_default();
-            let mut predicted = predict(guest);
+            let mut predicted = predict(guest, snapshot.at);
             if guest.running {
                 let node = &mut nodes[at];
                 // What the guests use is not the host's own. A guest without figures counts as its node's.
                 node.base -= guest.cpu_used.unwrap_or(0.0) + guest.cpu_waited;
                 node.memory_used -= guest.memory_used.as_f64();
             } else {
-                predicted = Predicted { level: 0.0, spread: 0.0, memory: 0.0, now: 0.0, ..predicted };
+                predicted = predicted.at_rest();
             }
             guests.push(predicted);
             place.push(at);
@@ -116,6 +160,7 @@ impl Fleet {
             // Below zero when figures are of different seconds, or memory pages are shared.
             node.base = node.base.max(0.0);
             node.memory_used = node.memory_used.max(0.0);
+            node.ahead = [node.base; HOURS];
         }
         for ((guest, state), &at) in guests.iter().zip(&snapshot.guests).zip(&place) {
             if state.running {
@@ -163,6 +208,9 @@ fn empty(node: &NodeState, mean_cores: f64, mean_memory: f64) -> NodeLoad {
         base: node.cpu_used + node.cpu_waited,
         level: 0.0,
         spread_squared: 0.0,
+        ahead: [0.0; HOURS],
+        bursts: [0.0; HOURS],
+        vcpus: 0.0,
         memory_used: node.memory_used.as_f64(),
         guests: 0,
         cpu_pressure: node.pressure.cpu.unwrap_or(0.0),

@@ -4,20 +4,27 @@
 //! pressure 20 %) stand for the same urgency. A node's score is 100 x the 8th root of the weighted sum of 8th powers
 //! of its parts: smooth, ruled by the part that is closest to its limit, and higher when several are.
 //!
-//! The cluster's score adds up, over nodes and parts, `100/8 x part^8`: relieving a part that is at its limit by one
-//! percent point gains one point, at 70 % a twelfth of that, at 50 % next to nothing. So it is convex (the hottest
-//! node counts most), does not reward shuffling among calm nodes, and does not depend on how many nodes there are.
-//! Parts are weighted by node size, so that a large node is not run hotter than a small one.
+//! The cluster's score is something else: what the way the guests are placed is expected to cost. One point is one
+//! percent of an average node for an hour. It adds up, over nodes,
+//! - the work that is expected to wait for CPU in the coming four hours ([`forecast`], [`waiting`]): nothing on a node
+//!   with cores to spare, all that is too much on a full one, and softly in between;
+//! - memory, `50 x part^8`: it has no queue, so the last percents before it is short weigh as much as waiting does;
+//! - guests on a node that is to be emptied.
+//!
+//! So it is convex (the hottest node counts most), does not reward shuffling among calm nodes, does not depend on how
+//! many nodes there are, and weighs nodes by their size, so that a large one is not run hotter than a small one.
 //!
 //! Only sums, products, quotients and square roots: these give the same bits on every machine, which replay needs.
 
 mod cpu;
 pub(crate) mod fleet;
+pub(crate) mod forecast;
 pub mod health;
 mod memory;
 pub mod predict;
 mod pressure;
 pub(crate) mod season;
+mod waiting;
 
 use evenkeel_common::decision::Resource;
 use evenkeel_common::id::NodeId;
@@ -37,7 +44,7 @@ const PARTS: [(Resource, f64, Part); 3] = [
 ];
 
 /// Points for each guest on a node that is to be emptied: enough to outweigh what it adds on any calm node.
-const STRANDED: f64 = 5.0;
+const STRANDED: f64 = 20.0;
 
 /// Score of one node and what it is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,14 +99,9 @@ pub(crate) fn score(node: &NodeLoad) -> Score {
 /// What a node adds to the cluster's score, in points.
 pub(crate) fn strain(node: &NodeLoad) -> f64 {
     let stranded = if node.leaving { STRANDED * f64::from(node.guests) } else { 0.0 };
-    let load: f64 = PARTS
-        .iter()
-        .map(|(resource, weight, part)| {
-            let size = if *resource == Resource::Memory { node.memory_weight } else { node.cpu_weight };
-            12.5 * size * weight * pow8(part(node))
-        })
-        .sum();
-    load + stranded
+    let cpu = node.cpu_weight * 100.0 * node.waiting() / node.cores;
+    let memory = 50.0 * node.memory_weight * pow8(memory::part(node));
+    cpu + memory + stranded
 }
 
 /// Scores of all nodes that take part, in the snapshot's order.

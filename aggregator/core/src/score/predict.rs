@@ -5,11 +5,16 @@
 //! deviations do (root of the sum of squares), because their bursts rarely meet.
 
 use evenkeel_common::guest::ProfileClass;
+use evenkeel_common::time::Timestamp;
 
+use super::forecast::{self, HOURS};
 use crate::snapshot::GuestState;
 
 /// Hours a growing guest is projected ahead.
 const GROWTH_HOURS: f64 = 48.0;
+
+/// vCPUs of a guest that may use all there are.
+const MANY: f64 = 1e6;
 
 /// Expected need of one guest.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +29,12 @@ pub struct Predicted {
     pub memory: f64,
     /// CPU demand now, in cores: used plus waited for.
     pub now: f64,
+    /// Mean cores in each of the coming hours.
+    pub ahead: [f64; HOURS],
+    /// Variance of its runnable vCPUs in the same hours, in cores squared.
+    pub bursts: [f64; HOURS],
+    /// CPUs it sees; very many when not known.
+    pub vcpus: f64,
 }
 
 impl Predicted {
@@ -32,18 +43,29 @@ impl Predicted {
     pub fn cores(&self) -> f64 {
         self.level + self.spread
     }
+
+    /// The same guest when it does not run.
+    pub(crate) const fn at_rest(self) -> Self {
+        let none = [0.0; HOURS];
+        Self { level: 0.0, spread: 0.0, memory: 0.0, now: 0.0, ahead: none, bursts: none, vcpus: 0.0, ..self }
+    }
 }
 
 /// Expected need of a guest. Demand, not use: what it waited for is added to what it got. CPU is held to its vCPUs,
 /// memory to its maximum.
 #[must_use]
-pub fn predict(guest: &GuestState) -> Predicted {
+pub fn predict(guest: &GuestState, at: Timestamp) -> Predicted {
     let hold = |cores: f64| if guest.vcpus > 0.0 { cores.min(guest.vcpus) } else { cores };
     let now = hold(guest.cpu_used.unwrap_or(0.0) + guest.cpu_waited);
     let used = guest.memory_used.as_f64();
     let limit = if guest.memory_max.0 > 0 { guest.memory_max.as_f64().max(used) } else { f64::INFINITY };
+    let ahead = forecast::ahead(guest.profile.as_ref(), now, at).map(hold);
+    let vcpus = if guest.vcpus > 0.0 { guest.vcpus } else { MANY };
+    // Each vCPU runs a share of the time on its own.
+    let bursts = ahead.map(|cores| (cores * (1.0 - cores / vcpus)).max(0.0));
     let Some(profile) = guest.profile.as_ref() else {
-        return Predicted { class: ProfileClass::Unknown, level: now, spread: 0.0, memory: used, now };
+        let class = ProfileClass::Unknown;
+        return Predicted { class, level: now, spread: 0.0, memory: used, now, ahead, bursts, vcpus };
     };
     let cpu = &profile.cpu;
     // A guest far outside of what it ever did is not described by its profile any more.
@@ -66,5 +88,5 @@ pub fn predict(guest: &GuestState) -> Predicted {
     };
     let memory = (used + growth).max(profile.memory.p95).min(limit);
     let level = hold(level.max(0.0));
-    Predicted { class, level, spread: hold(level + spread) - level, memory, now }
+    Predicted { class, level, spread: hold(level + spread) - level, memory, now, ahead, bursts, vcpus }
 }

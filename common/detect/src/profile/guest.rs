@@ -8,6 +8,7 @@ use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::class::classify;
+use super::outlook::outlook;
 use super::summary::{LARGEST, Summary};
 
 /// A thousandth of a core and a mebibyte: what less than that is, is nothing.
@@ -141,6 +142,7 @@ impl GuestProfiler {
             cpu,
             memory: self.memory.usage(),
             cpu_by_hour: self.cpu.hours().by_hour_of_day(),
+            outlook: outlook(self.cpu.hours()),
             pieces: self.pieces.clone(),
         }
     }

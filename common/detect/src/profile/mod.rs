@@ -8,6 +8,7 @@
 mod class;
 mod guest;
 mod history;
+mod outlook;
 mod sketch;
 mod statistics;
 mod summary;
