@@ -338,6 +338,9 @@ reasons! {
     /// Mode approve.
     "needs_approval" NeedsApproval { before: f64, after: f64 } =>
         ("passed all filters: cluster score {before:.1} -> {after:.1}; waits for an operator's approval");
+    /// Another balancer is at work.
+    "other_balancer" OtherBalancer { name: String, moves: u32, minutes_ago: f64, quiet_h: f64 } =>
+        ("another balancer, {name}, moved {moves} guest(s), the last {minutes_ago:.0} min ago; evenkeel only advises until it has been quiet for {quiet_h:.0} h");
     /// Mode auto.
     "accepted" Accepted { before: f64, after: f64 } =>
         ("passed all filters: cluster score {before:.1} -> {after:.1}");

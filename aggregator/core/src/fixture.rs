@@ -56,6 +56,7 @@ pub fn snapshot(text: &str) -> Snapshot {
         paused: None,
         pve_rebalances: false,
         utc_offset_s: 0,
+        others: vec![],
     };
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));

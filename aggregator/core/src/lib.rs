@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod coexist;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use coexist::OtherBalancer;
 pub use pipeline::{Memory, Observed};
 use plan::{Limits, Planner};
 pub use policy::{Mode, Policy, Preset};
@@ -140,14 +142,14 @@ fn work(input: &Snapshot, policy: &Policy, memory: &Memory, scope: Scope) -> Exp
     };
     let mut problems = problems.into_iter();
     let suppressed = problems.next();
-    let warnings = problems.chain(planner.warnings()).collect();
+    let warnings = problems.chain(coexist::warnings(input)).chain(planner.warnings()).collect();
     let nodes = stays::nodes(&planner, &scores, suppressed.as_ref());
     let guests = if scope == Scope::Explain {
         stays::guests(&planner, &scores, suppressed.as_ref())
     } else {
         Vec::new()
     };
-    let decisions = planner.decisions;
+    let decisions = coexist::restrain(input, planner.decisions);
     let run = Run {
         cluster: input.cluster.clone(),
         at: input.at,

@@ -10,6 +10,8 @@ use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::coexist::OtherBalancer;
+
 /// One cluster at one moment. The order of its lists does not matter; [`Snapshot::sorted`] gives the canonical one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -38,6 +40,9 @@ pub struct Snapshot {
     /// Seconds that the cluster's local time is ahead of UTC: for windows of the day that people read.
     #[serde(default)]
     pub utc_offset_s: i32,
+    /// Others who move guests to balance the cluster.
+    #[serde(default)]
+    pub others: Vec<OtherBalancer>,
 }
 
 /// A node. Loads are means over the last minute or so, not single seconds.

@@ -99,6 +99,7 @@ fn read(folder: &Path, name: &str) -> Snapshot {
         paused: None,
         pve_rebalances: false,
         utc_offset_s: 0,
+        others: vec![],
     }
 }
 

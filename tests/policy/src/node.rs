@@ -23,6 +23,7 @@ pub fn cluster(at: Timestamp) -> Result<Snapshot> {
         paused: None,
         pve_rebalances: false,
         utc_offset_s: 0,
+        others: vec![],
     })
 }
 
