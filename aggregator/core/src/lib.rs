@@ -28,6 +28,7 @@ pub mod snapshot;
 pub mod stays;
 mod suppress;
 mod urgent;
+pub mod whatif;
 
 use evenkeel_common::decision::{Decision, RunSummary};
 use evenkeel_common::id::ClusterId;
