@@ -3,6 +3,7 @@
 
 pub mod handle;
 mod moves;
+mod others;
 mod past;
 pub mod snapshot;
 mod trail;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use handle::{ClusterHandle, ClusterState, Pause};
 use moves::Moves;
+use others::Others;
 use past::PastReader;
 use trail::Trails;
 
@@ -45,6 +47,7 @@ pub struct Cycle {
     memory: Memory,
     moves: Moves,
     trails: Trails,
+    others: Others,
     past: PastReader,
 }
 
@@ -88,6 +91,10 @@ impl Cycle {
         handle.lock().last_run = last.map(Arc::new);
         let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
         Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, trails, past })
+        let others = Others::of(last.as_ref().map_or(&[], |record| &record.snapshot.others));
+        handle.lock().last_run = last.map(Arc::new);
+        let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
+        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, others, past })
     }
 
     /// Runs until `stop`. Inventories are read between the runs as well, so that people see a fresh one. A store that
@@ -132,6 +139,7 @@ impl Cycle {
                 let inventory = Arc::new(inventory);
                 let mut batch = Batch::new();
                 self.moves.observe(&inventory, &self.handle.id, &mut batch)?;
+                self.others.observe(&inventory, pve.reader.client().token_id());
                 if !batch.is_empty() {
                     self.write(batch).await?;
                 }
@@ -180,6 +188,7 @@ impl Cycle {
                 inventory_limit: self.pve.as_ref().map_or(Duration::MAX, |pve| pve.poll * 3),
                 profiles: &profiles,
                 history: self.moves.known(),
+                others: self.others.known(),
                 paused: self.handle.lock().pause.as_ref().map(|pause| pause.why.clone()),
                 max_skew_ms: self.max_skew_ms,
             });

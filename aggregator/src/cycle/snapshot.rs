@@ -11,6 +11,7 @@ use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::{Timestamp, Window};
 use evenkeel_common::units::Bytes;
+use evenkeel_core::OtherBalancer;
 use evenkeel_core::snapshot::{GuestState, HaRule, NodeState, PastMove, Pressure, Snapshot};
 
 use crate::ingest::live::{GuestLive, NodeCell, NodeLive};
@@ -42,6 +43,8 @@ pub struct Inputs<'a> {
     pub profiles: &'a BTreeMap<Vmid, GuestProfile>,
     /// Known moves of the last thirty days.
     pub history: Vec<PastMove>,
+    /// Others who move guests to balance the cluster.
+    pub others: Vec<OtherBalancer>,
     /// Why an operator paused the cluster, if so.
     pub paused: Option<String>,
     /// Most milliseconds a node's clock may be off.
@@ -63,6 +66,7 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
         paused: inputs.paused.clone(),
         pve_rebalances: false,
         utc_offset_s: 0,
+        others: inputs.others.clone(),
     };
     let inventory = match &inputs.inventory {
         Ok(inventory) => *inventory,
