@@ -4,8 +4,8 @@ use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["evenkeel/v1/agent.proto", "evenkeel/v1/control.proto", "evenkeel/v1/fleet.proto"];
-    for file in files {
+    let files = ["agent", "control", "fleet", "whatif"].map(|name| format!("evenkeel/v1/{name}.proto"));
+    for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["."])?;

@@ -11,6 +11,7 @@ use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1::agent_server::AgentServer;
 use evenkeel_proto::v1::control_server::ControlServer;
 use evenkeel_proto::v1::fleet_server::FleetServer;
+use evenkeel_proto::v1::whatif_server::WhatifServer;
 use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::random::Entropy;
 use tokio::net::TcpListener;
@@ -31,6 +32,7 @@ use crate::pve::{InventoryReader, PveClient, PveError};
 use crate::server::auth::AuthLayer;
 use crate::server::control::ControlService;
 use crate::server::fleet::FleetService;
+use crate::server::whatif::WhatifService;
 use crate::store::{SledStore, Store, StoreError};
 use crate::upkeep;
 
@@ -330,6 +332,7 @@ fn serve(
         health.set_serving::<AgentServer<AgentService>>().await;
         health.set_serving::<ControlServer<ControlService>>().await;
         health.set_serving::<FleetServer<FleetService>>().await;
+        health.set_serving::<WhatifServer<WhatifService>>().await;
     });
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -346,6 +349,9 @@ fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(AgentServer::new(agents).max_decoding_message_size(largest))
+        .add_service(
+            WhatifServer::new(WhatifService::new(control.clone())).max_decoding_message_size(1 << 20),
+        )
         .add_service(FleetServer::new(FleetService::new(control.clone())).max_decoding_message_size(1 << 20))
         .add_service(ControlServer::new(control).max_decoding_message_size(1 << 20)))
 }

@@ -16,3 +16,4 @@ mod roles;
 mod rules;
 mod stories;
 mod support;
+mod whatif;

@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and what it says about itself.
 
+pub mod whatif;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -146,6 +148,12 @@ pub enum Command {
         /// What.
         #[command(subcommand)]
         command: SimulateCommand,
+    },
+    /// Ask what would be, or would have been; nothing is changed
+    Whatif {
+        /// What.
+        #[command(subcommand)]
+        command: whatif::WhatifCommand,
     },
     /// Score your own data with the shipped detector: any CSV file, here, without an aggregator
     #[command(after_help = DETECT_HELP)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel_proto::v1::control_client::ControlClient;
 use evenkeel_proto::v1::fleet_client::FleetClient;
+use evenkeel_proto::v1::whatif_client::WhatifClient;
 use evenkeel_proto::v1::{GetStatusRequest, GetStatusResponse};
 use rustls::{CertificateError, Error as TlsError};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -27,6 +28,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub struct Client {
     control: ControlClient<Channel>,
     fleet: FleetClient<Channel>,
+    whatif: WhatifClient<Channel>,
     bearer: MetadataValue<Ascii>,
     target: Target,
 }
@@ -54,8 +56,9 @@ impl Client {
             .map_err(|_| ConfigError::NoToken(target.token_file.display().to_string()))?;
         bearer.set_sensitive(true);
         let control = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let fleet = FleetClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { control, fleet, bearer, target })
+        let fleet = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let whatif = WhatifClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Self { control, fleet, whatif, bearer, target })
     }
 
     /// Where this client is connected to, and as what.
@@ -67,6 +70,12 @@ impl Client {
     #[must_use]
     pub fn fleet(&self) -> FleetClient<Channel> {
         self.fleet.clone()
+    }
+
+    /// The what-if service, in the same way.
+    #[must_use]
+    pub fn whatif(&self) -> WhatifClient<Channel> {
+        self.whatif.clone()
     }
 
     /// Asks one question, within [`REQUEST_DEADLINE`].

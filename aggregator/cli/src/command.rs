@@ -18,6 +18,7 @@ mod scores;
 mod simulate;
 mod status;
 mod steer;
+mod whatif;
 
 use std::time::Duration;
 
@@ -97,6 +98,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Pause { why } => steer::pause(&context, why).await,
         Command::Resume => steer::resume(&context).await,
         Command::Simulate { command } => simulate::run(&context, command).await,
+        Command::Whatif { command } => whatif::run(&context, command).await,
         Command::Export { file, force } => export::run(&context, &file, force).await,
         Command::Completions { .. } | Command::Man { .. } | Command::Config { .. } | Command::Detect(_) => {
             Ok(())

@@ -306,8 +306,8 @@ impl ControlService {
             .collect())
     }
 
-    /// The last run of the cluster named, or of the only one there is.
-    fn last_run(&self, cluster: &str) -> Result<Arc<RunRecord>, Status> {
+    /// The cluster named, or the only one there is.
+    pub(super) fn handle(&self, cluster: &str) -> Result<Arc<ClusterHandle>, Status> {
         let mut candidates =
             self.clusters.values().filter(|h| cluster.is_empty() || h.id.as_str() == cluster);
         let handle = candidates.next().ok_or_else(|| {
@@ -318,6 +318,12 @@ impl ControlService {
         if candidates.next().is_some() {
             return Err(Status::invalid_argument("there are several clusters: name one with --cluster"));
         }
+        Ok(Arc::clone(handle))
+    }
+
+    /// The last run of that cluster.
+    pub(super) fn last_run(&self, cluster: &str) -> Result<Arc<RunRecord>, Status> {
+        let handle = self.handle(cluster)?;
         let last = handle.lock().last_run.clone();
         last.ok_or_else(|| {
             let every = handle.policy.decision_interval;

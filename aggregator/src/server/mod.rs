@@ -11,3 +11,4 @@ mod request;
 mod stored;
 mod views;
 mod watch;
+pub mod whatif;

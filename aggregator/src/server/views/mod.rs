@@ -6,6 +6,7 @@ pub mod fleet;
 pub mod guests;
 pub mod nodes;
 pub mod status;
+pub mod whatif;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -53,7 +53,7 @@ pub fn cluster(view: &ClusterView, gaps: u64) -> v1::ClusterStatus {
 }
 
 /// The word of an option, as it stands in the configuration.
-fn word(option: &impl serde::Serialize) -> String {
+pub(super) fn word(option: &impl serde::Serialize) -> String {
     match serde_json::to_value(option) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
