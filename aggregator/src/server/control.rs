@@ -72,12 +72,15 @@ impl Control for ControlService {
             .iter()
             .map(|view| status::cluster(view, gaps.get(&view.id).copied().unwrap_or_default()))
             .collect();
+        let mut warnings =
+            warnings(&clusters, self.counts.damaged.load(Ordering::Relaxed), self.fleet.warnings());
+        warnings.extend(self.clusters.values().flat_map(|handle| status::others(handle)));
         Ok(Response::new(v1::GetStatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             started_ms: self.started.as_millis(),
             now_ms: self.clock.now().as_millis(),
             role,
-            warnings: warnings(&clusters, self.counts.damaged.load(Ordering::Relaxed), self.fleet.warnings()),
+            warnings,
             clusters,
             store: Some(v1::StoreStatus {
                 backend: "sled".into(),

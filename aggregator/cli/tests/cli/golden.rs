@@ -122,6 +122,25 @@ fn drills() {
 }
 
 #[test]
+fn what_if() {
+    shown("whatif_drain", &["whatif", "drain", "pve3"]);
+    shown("whatif_place", &["whatif", "place", "--vcpus", "4", "--memory", "16"]);
+    shown("whatif_replay", &["whatif", "replay", "--since", "7d", "--preset", "standard"]);
+    let aggregator = Aggregator::start();
+    for (words, name, expected) in [
+        (&["drain", "pve5"][..], "whatif_drain_no", "2 guests can not leave"),
+        (&["drain", "pve4"], "whatif_drain_stale", "no plan for pve4: the data of pve4 is 412 s old"),
+        (&["place", "--vcpus", "4", "--memory", "200"], "whatif_place_no", "fits on no node"),
+        (&["replay", "--preset", "off"], "whatif_replay_none", "no run of cluster lab is stored since"),
+    ] {
+        let ran = aggregator.run(&[&["whatif"], words].concat());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.contains(expected), "{ran:?}");
+        check(name, &ran.out);
+    }
+}
+
+#[test]
 fn health_and_what_will_be_full() {
     shown("scores", &["scores"]);
     shown("scores_history", &["scores", "--node", "pve3", "--history", "24h"]);

@@ -147,7 +147,7 @@ pub fn drain(input: &Snapshot, policy: &Policy, node: &NodeId) -> Result<Drain, 
     if answer.problems.is_empty() {
         let mut ground = Ground::new(snapshot, policy);
         let allowed: Vec<bool> = ground.facts.tags.iter().map(|tags| tags.restart_ok).collect();
-        ground.let_containers_move();
+        ground.ease();
         ground.fill(source, &allowed, &mut answer);
     }
     Ok(answer)

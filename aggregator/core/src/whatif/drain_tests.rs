@@ -1,3 +1,7 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::{Candidate, fixture};
 
@@ -105,6 +109,9 @@ fn a_group_that_belongs_together_leaves_together_or_not_at_all() {
         told(&answer)
             .contains("101: its affinity group (tag evenkeel-with-db) stays together: guest 102 on pve1")
     );
+    // One that does not run keeps nobody.
+    let answer = drain_of(&fleet.replace("102 mem=10", "102 mem=10 stopped"));
+    assert!(answer.feasible, "{}", told(&answer));
     let ruled = drain_of(
         "
         pve1 ram=64 | 101 mem=10 ha | 102 mem=10 ha
@@ -197,4 +204,72 @@ fn the_plan_can_be_carried_out_as_it_stands() {
     let place = |vmid: u32| &after.guests.iter().find(|guest| guest.vmid.get() == vmid).unwrap().node;
     assert!(place(102) != place(103) && place(102) != place(301) && place(103) != place(301));
     assert_eq!(place(104), place(105));
+}
+
+/// A node's guests: memory in GiB, and a word on each.
+fn guests() -> impl Strategy<Value = Vec<(f64, &'static str)>> {
+    let word = prop::sample::select(vec![
+        "",
+        "",
+        "",
+        "lxc",
+        "stopped",
+        "lock=backup",
+        "tags=ignore",
+        "tags=evenkeel-anti-a",
+        "tags=evenkeel-with-b",
+        "tags=evenkeel-with-b,evenkeel-anti-a",
+        "tags=evenkeel-pin-n2",
+        "dev=usb0",
+        "ha",
+    ]);
+    prop::collection::vec((0.5..40.0f64, word), 0..8)
+}
+
+proptest! {
+    #[test]
+    fn no_guest_is_forgotten_and_no_plan_overfills_or_breaks_a_group(
+        nodes in prop::collection::vec((40..200u32, guests()), 2..6),
+    ) {
+        let mut vmid = 99;
+        let lines: Vec<String> = nodes.iter().enumerate().map(|(index, (ram, guests))| {
+            let guests = guests.iter().map(|(memory, word)| {
+                vmid += 1;
+                format!(" | {vmid} mem={memory:.1} {word}")
+            });
+            format!("n{index} ram={ram}{}", guests.collect::<String>())
+        }).collect();
+        let fleet = fixture::snapshot(&lines.join("\n")).sorted();
+        let node = NodeId::new("n0").unwrap();
+        let plan = drain(&fleet, &Policy::default(), &node).unwrap();
+        let mut seen: Vec<Vmid> = plan.moves.iter().map(|one| one.recommendation.guest).collect();
+        seen.extend(plan.blocked.iter().map(|blocked| blocked.guest));
+        seen.extend(&plan.resting);
+        seen.sort_unstable();
+        let here = fleet.guests.iter().filter(|guest| guest.node == node).map(|guest| guest.vmid);
+        prop_assert_eq!(seen, here.collect::<Vec<_>>());
+
+        let mut after = fleet.clone();
+        let mut targets = BTreeSet::new();
+        for one in &plan.moves {
+            let Recommendation { guest, target, .. } = one.recommendation.clone();
+            targets.insert(target.clone());
+            let applied = after.apply(&Candidate { guest, target });
+            prop_assert!(applied);
+        }
+        for target in after.nodes.iter().filter(|node| targets.contains(&node.id)) {
+            prop_assert!(target.memory_used.as_f64() <= 0.9 * target.memory.as_f64() + 2.0);
+            let running = after.guests.iter().filter(|guest| guest.node == target.id);
+            let apart: Vec<_> = running.filter(|guest| guest.tags.iter().any(|tag| tag == "evenkeel-anti-a")).collect();
+            let came = |guest: &&GuestState| plan.moves.iter().any(|one| one.recommendation.guest == guest.vmid);
+            prop_assert!(apart.len() < 2 || !apart.iter().any(|guest| came(guest)), "{apart:?}");
+        }
+        // Whoever belongs together left together, or stayed.
+        let together = plan.moves.iter().filter(|one| {
+            let guest = fleet.guest_index(one.recommendation.guest).map(|index| &fleet.guests[index]);
+            guest.is_some_and(|guest| guest.tags.iter().any(|tag| tag == "evenkeel-with-b"))
+        });
+        let to: BTreeSet<_> = together.map(|one| &one.recommendation.target).collect();
+        prop_assert!(to.len() < 2, "{to:?}");
+    }
 }

@@ -13,7 +13,7 @@ pub mod replay;
 
 use evenkeel_common::decision::Step;
 use evenkeel_common::guest::GuestKind;
-use evenkeel_common::id::{ClusterId, NodeId};
+use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
 
@@ -106,10 +106,23 @@ impl<'a> Ground<'a> {
         tagged.map(|(_, members)| members.clone()).chain(ruled).collect()
     }
 
-    /// Containers may move, since a person asks who knows that they restart.
-    fn let_containers_move(&mut self) {
-        for (tags, guest) in self.facts.tags.iter_mut().zip(&self.snapshot.guests) {
+    /// As a person sees it who empties a node: containers may move, since he knows that they restart, and who belongs
+    /// together need not wait for members that do not run.
+    fn ease(&mut self) {
+        let guests = &self.snapshot.guests;
+        for (name, members) in &mut self.facts.groups {
+            if members.iter().any(|&member| self.facts.tags[member].together.contains(name)) {
+                members.retain(|&member| guests[member].running);
+            }
+        }
+        for (tags, guest) in self.facts.tags.iter_mut().zip(guests) {
             tags.restart_ok |= guest.kind == GuestKind::Lxc;
+        }
+        let runs = |vmid: &Vmid| guests.iter().any(|guest| guest.vmid == *vmid && guest.running);
+        for rule in &mut self.snapshot.rules {
+            if let HaRule::ResourceAffinity { guests, together: true, .. } = rule {
+                guests.retain(runs);
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::plan::over_threshold;
 use crate::policy::{Mode, Policy};
 use crate::recommend;
 use crate::score::fleet::Fleet;
-use crate::snapshot::{Candidate, InFlight, PastMove, Snapshot};
+use crate::snapshot::{Candidate, InFlight, NodeState, PastMove, Snapshot};
 use crate::{Memory, decide};
 
 /// Moves that are listed; all are counted.
@@ -240,6 +240,7 @@ impl Replay {
             by: Mover::Evenkeel,
         };
         snapshot.in_flight.extend(self.flying.iter().map(under_way));
+        press_anew(&mut snapshot, real);
         snapshot.history.extend(self.past.iter().cloned());
         snapshot
     }
@@ -271,6 +272,27 @@ impl Replay {
         // A day at most, whatever the cost model says.
         let arrives = at.after(Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 86_400.0)));
         self.flying.push(Flying { guest, from, to, arrives });
+    }
+}
+
+/// Gives each node the CPU pressure that its demand would cause: pressure is waiting, and a node whose guests have left
+/// was not relieved as long as it is shown waiting as before. What memory and I/O wait for is nobody's in particular and
+/// stays.
+///
+/// # Source
+/// The share of those who wait at `m` servers with load `u` goes about as `u^(sqrt(2(m+1))-1)`: Sakasegawa, An
+/// approximation formula for the mean waiting time in M/G/c queues (1977).
+fn press_anew(snapshot: &mut Snapshot, real: &Snapshot) {
+    let waiting = |node: &NodeState| {
+        let load = ((node.cpu_used + node.cpu_waited) / node.cores).clamp(0.0, 1.0);
+        load.powf((2.0 * (node.cores + 1.0)).sqrt() - 1.0)
+    };
+    let arrived = super::arrived(snapshot);
+    for ((node, then), was) in snapshot.nodes.iter_mut().zip(&arrived.nodes).zip(&real.nodes) {
+        let ratio = waiting(then) / waiting(was);
+        if let Some(pressure) = node.pressure.cpu.as_mut().filter(|_| ratio.is_finite()) {
+            *pressure = (*pressure * ratio).min(100.0);
+        }
     }
 }
 

@@ -118,3 +118,19 @@ fn a_move_back_within_two_days_is_a_return() {
         );
     }
 }
+
+#[test]
+fn pressure_leaves_with_those_who_caused_it() {
+    let pressed = HOT.replacen("cpu=16", "cpu=16 psi=60", 1);
+    let result = replayed(&Policy::default(), (0..=60).map(|minute| at(minute, &pressed)));
+    assert_eq!(result.moved, 1, "{:?}", result.moves);
+    assert!(result.was.node_hours_over > 0.99 && result.would.node_hours_over < 0.1, "{:?}", result.would);
+    // What waits for disks is not the CPU's doing.
+    let mut snapshot = at(0, &pressed);
+    let real = snapshot.clone();
+    snapshot.nodes[0].pressure.io = Some(30.0);
+    snapshot.nodes[0].cpu_used /= 2.0;
+    press_anew(&mut snapshot, &real);
+    let pressure = snapshot.nodes[0].pressure;
+    assert!(pressure.cpu.unwrap() < 10.0 && pressure.io == Some(30.0), "{pressure:?}");
+}

@@ -1,8 +1,10 @@
 //! How a cluster is doing, in a few figures.
 
+use evenkeel_common::reason::Reason;
 use evenkeel_proto::v1;
 
 use super::{ClusterView, count};
+use crate::cycle::ClusterHandle;
 
 /// Status of one cluster. `gaps` is the number of gap records kept.
 #[must_use]
@@ -50,6 +52,15 @@ pub fn cluster(view: &ClusterView, gaps: u64) -> v1::ClusterStatus {
         shown.actions = run.summary.0.iter().map(|(action, n)| (action.to_string(), *n)).collect();
     }
     shown
+}
+
+/// What the last run of a cluster says about others who move its guests.
+#[must_use]
+pub fn others(handle: &ClusterHandle) -> Vec<String> {
+    let last = handle.lock().last_run.clone();
+    let other = |reason: &&Reason| matches!(reason, Reason::OtherBalancer { .. } | Reason::PveRebalances {});
+    let told = last.iter().flat_map(|record| &record.run.warnings).filter(other);
+    told.map(|reason| format!("cluster {}: {reason}", handle.id)).collect()
 }
 
 /// The word of an option, as it stands in the configuration.

@@ -2,6 +2,7 @@
 
 pub mod canned;
 mod fleet;
+mod whatif;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use evenkeel_proto::v1::control_server::{Control, ControlServer};
 use evenkeel_proto::v1::fleet_server::FleetServer;
+use evenkeel_proto::v1::whatif_server::WhatifServer;
 use evenkeel_proto::v1::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
@@ -66,6 +68,7 @@ impl Aggregator {
                     .unwrap()
                     .add_service(ControlServer::new(fake))
                     .add_service(FleetServer::new(fleet::FakeFleet))
+                    .add_service(WhatifServer::new(whatif::FakeWhatif))
                     .serve_with_incoming(incoming)
                     .await
                     .unwrap();
