@@ -24,7 +24,7 @@ use crate::support::{bearer, channel, ctl, options, pass, said};
 
 /// Seconds between samples, and between runs.
 const STEP: u32 = 10;
-const EVERY: u32 = 2 * STEP;
+const EVERY: u32 = 3 * STEP;
 
 async fn lab(dir: &Path, change: impl FnOnce(&mut AggregatorConfig)) -> VirtualLab {
     let options = Options { interval_s: STEP, ..options(dir) };
@@ -136,7 +136,7 @@ async fn a_new_guest_gets_its_best_node_and_every_other_says_why_not() {
 async fn a_policy_is_replayed_over_the_stored_runs() {
     let dir = tempfile::tempdir().unwrap();
     let lab = lab(dir.path(), |_| {}).await;
-    pass(&lab, 50).await;
+    pass(&lab, 110).await;
     let (code, off) = object(&lab, "replay --since 1h --preset off").await;
     assert_eq!((code, off["preset"].as_str()), (0, Some("off")), "{off:#}");
     let moves = off["moves"].as_array().unwrap();

@@ -1,3 +1,5 @@
+//! Whether a plan leaves nobody behind in silence and can be carried out.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

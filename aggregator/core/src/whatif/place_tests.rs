@@ -1,3 +1,5 @@
+//! Which node a new guest gets, and what bars the others.
+
 use super::*;
 use crate::fixture;
 

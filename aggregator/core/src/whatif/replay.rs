@@ -276,20 +276,23 @@ impl Replay {
 }
 
 /// Gives each node the CPU pressure that its demand would cause: pressure is waiting, and a node whose guests have left
-/// was not relieved as long as it is shown waiting as before. What memory and I/O wait for is nobody's in particular and
-/// stays.
+/// would not be relieved as long as it is shown waiting as before. It falls as waiting does; it rises in proportion to
+/// demand, to twice what was measured at most, as the score expects of a target: what a calm node shows is noise, and says
+/// little about its limit. What memory and I/O wait for is nobody's in particular and stays.
 ///
 /// # Source
-/// The share of those who wait at `m` servers with load `u` goes about as `u^(sqrt(2(m+1))-1)`: Sakasegawa, An
-/// approximation formula for the mean waiting time in M/G/c queues (1977).
+/// Waiting at `m` servers with load `u` goes about as `u^(sqrt(2(m+1))-1)`: Sakasegawa, An approximation formula
+/// `L_q = a p^b / (1-p)` (1977).
 fn press_anew(snapshot: &mut Snapshot, real: &Snapshot) {
-    let waiting = |node: &NodeState| {
-        let load = ((node.cpu_used + node.cpu_waited) / node.cores).clamp(0.0, 1.0);
-        load.powf((2.0 * (node.cores + 1.0)).sqrt() - 1.0)
-    };
     let arrived = super::arrived(snapshot);
     for ((node, then), was) in snapshot.nodes.iter_mut().zip(&arrived.nodes).zip(&real.nodes) {
-        let ratio = waiting(then) / waiting(was);
+        let demand = |node: &NodeState| node.cpu_used + node.cpu_waited;
+        let load = |node: &NodeState| (demand(node) / node.cores).clamp(0.0, 1.0);
+        let ratio = if demand(then) < demand(was) {
+            (load(then) / load(was)).powf((2.0 * (node.cores + 1.0)).sqrt() - 1.0)
+        } else {
+            (demand(then) / demand(was)).min(2.0)
+        };
         if let Some(pressure) = node.pressure.cpu.as_mut().filter(|_| ratio.is_finite()) {
             *pressure = (*pressure * ratio).min(100.0);
         }

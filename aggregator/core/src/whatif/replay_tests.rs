@@ -1,3 +1,5 @@
+//! What stays made, what is counted, and what a replay leaves out.
+
 use super::*;
 use crate::{RunRecord, fixture};
 
@@ -133,4 +135,9 @@ fn pressure_leaves_with_those_who_caused_it() {
     press_anew(&mut snapshot, &real);
     let pressure = snapshot.nodes[0].pressure;
     assert!(pressure.cpu.unwrap() < 10.0 && pressure.io == Some(30.0), "{pressure:?}");
+    // More demand is no more than twice the pressure, whatever a calm node shows.
+    let mut snapshot = real.clone();
+    snapshot.nodes[0].cpu_used *= 1.5;
+    press_anew(&mut snapshot, &real);
+    assert!((snapshot.nodes[0].pressure.cpu.unwrap() - 90.0).abs() < 1e-9);
 }
