@@ -62,7 +62,7 @@ async fn a_node_is_drained_on_paper_until_something_keeps_a_guest_or_data_are_st
     let dir = tempfile::tempdir().unwrap();
     let lab = lab(dir.path(), |_| {}).await;
     let (code, text) = asked(&lab, "drain pve1").await;
-    assert!(code == 0 && text.contains("pve1 can be emptied: 10 guests leave"), "{text}");
+    assert!(code == 0 && text.contains("pve1 can be emptied: 10 guests to move"), "{text}");
     assert!(text.contains("One more node may fail meanwhile"), "{text}");
     let (_, plan) = object(&lab, "drain pve1").await;
     let moves = plan["moves"].as_array().unwrap();

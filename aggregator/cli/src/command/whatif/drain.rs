@@ -39,7 +39,7 @@ fn page(screen: &Screen, answer: &DrainResponse) -> String {
     }
     let size = answer.moves.iter().fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
     let work = format!(
-        "{} leave, {} in about {}, one after the other",
+        "{} to move, {} in about {}, one after the other",
         counted(answer.moves.len() as u64, "guest"),
         bytes(size),
         minutes(answer.minutes)
@@ -48,7 +48,8 @@ fn page(screen: &Screen, answer: &DrainResponse) -> String {
         page.line(Tone::Green, &format!("{} can be emptied: {work}.", answer.node));
     } else {
         let left = counted(answer.blocked.len() as u64, "guest");
-        page.line(Tone::Red, &format!("{} can not be emptied: {left} can not leave; {work}.", answer.node));
+        let rest = if answer.moves.is_empty() { String::new() } else { format!("; {work}") };
+        page.line(Tone::Red, &format!("{} can not be emptied: {left} can not leave{rest}.", answer.node));
     }
     if !answer.blocked.is_empty() {
         page.section("Can not leave");
@@ -82,19 +83,19 @@ fn notes(page: &mut Page<'_>, answer: &DrainResponse) {
     let (restarts, not_ours) = (count(|one| one.restart), count(|one| !one.allowed));
     if restarts > 0 {
         page.gap();
-        page.line(Tone::Amber, &format!("{} restart to move.", counted(restarts, "container")));
+        let restarts = counted(restarts, "container");
+        page.line(Tone::Amber, &format!("Moved by stopping and starting: {restarts}."));
     }
     if not_ours > 0 {
-        let lead = format!("For {not_ours} of them evenkeel may not do it");
-        page.line(Tone::Amber, &format!("{lead}: tag evenkeel-restart-ok would let it."));
+        let line = "evenkeel itself does that only where tag evenkeel-restart-ok allows it";
+        page.line(Tone::Amber, &format!("{line}; without that tag: {not_ours}."));
     }
     if !answer.resting.is_empty() {
         page.gap();
         let resting = counted(answer.resting.len() as u64, "guest");
-        page.line(
-            Tone::Normal,
-            &format!("{resting} do not run and stay; they can not be started while {} is down.", answer.node),
-        );
+        let line =
+            format!("Stays, as it does not run: {resting}. None can be started while the node is down.");
+        page.line(Tone::Normal, &line);
     }
 }
 
@@ -103,8 +104,9 @@ fn blocked(answer: &DrainResponse) -> Table {
     for guest in &answer.blocked {
         let mut why = told(guest.reason.as_ref());
         let targets: Vec<_> = guest.targets.iter().map(|target| told(target.reason.as_ref())).collect();
-        // One target says what was said already.
-        if targets.len() > 1 {
+        if targets.contains(&why) {
+            why = targets.join("; ");
+        } else if !targets.is_empty() {
             why = format!("{why} ({})", targets.join("; "));
         }
         table.row([guest_label(guest.guest, &guest.guest_name).into(), Cell::from(why)]);

@@ -158,8 +158,8 @@ fn moves(screen: &Screen, result: &ReplayPolicyResult) -> Table {
         Column::text("WHEN"),
         Column::name("GUEST"),
         Column::text("MOVE"),
-        Column::number("GAIN"),
-        Column::number("MINUTES").rank(1),
+        Column::number("GAIN").rank(1),
+        Column::number("MINUTES").rank(2),
     ]);
     for one in result.moves.iter().take(SHOWN) {
         table.row([
