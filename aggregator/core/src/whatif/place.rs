@@ -114,8 +114,12 @@ pub fn place(input: &Snapshot, policy: &Policy, guest: &NewGuest) -> Result<Plac
     let home = ground.fleet.place[index];
     let nodes = (0..ground.fleet.nodes.len()).filter(|&target| target != home);
     let mut ranked: Vec<_> = nodes.map(|target| ground.choice(index, home, target)).collect();
+    // What the cluster would hardly feel is decided by the node's own score.
+    let felt = |charge: f64| (charge * 100.0).round();
+    let after = |choice: &NodeChoice| choice.scores.map_or(f64::INFINITY, |(_, after)| after);
     ranked.sort_by(|(a, left), (b, right)| {
-        right.fits.cmp(&left.fits).then(b.total_cmp(a)).then(left.node.cmp(&right.node))
+        let by_cluster = right.fits.cmp(&left.fits).then(felt(*b).total_cmp(&felt(*a)));
+        by_cluster.then(after(left).total_cmp(&after(right))).then(left.node.cmp(&right.node))
     });
     answer.nodes = ranked.into_iter().map(|(_, choice)| choice).collect();
     answer.best = answer.nodes.first().filter(|choice| choice.fits).map(|choice| choice.node.clone());
