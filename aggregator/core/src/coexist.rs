@@ -83,7 +83,7 @@ mod tests {
     use crate::{Memory, Mode, Policy, decide, fixture};
 
     const HOT: &str = "
-        pve1 cpu=16 ram=64 | 101 cpu=7 mem=4 | 102 cpu=8 mem=4
+        pve1 cpu=16 ram=64 | 101 cpu=9 mem=4 | 102 cpu=9 mem=4
         pve2 cpu=16 ram=64
         pve3 cpu=16 ram=64";
 

@@ -82,7 +82,7 @@ fn tags_and_storage_are_followed() {
 
 #[test]
 fn the_expected_load_decides_and_a_node_without_the_cpu_is_out() {
-    let fleet = "pve1 cpu=16 ram=64 | 101 cpu=11\npve2 cpu=16 ram=64 | 201 cpu=6 mem=30";
+    let fleet = "pve1 cpu=16 ram=64 | 101 cpu=11\npve2 cpu=16 ram=64 | 201 cpu=6";
     let with = |load: f64| NewGuest { vcpus: 8.0, cpu_load: Some(load), ..small() };
     assert!(
         told(fleet, &with(0.1))

@@ -4,7 +4,7 @@ use super::*;
 use crate::{RunRecord, fixture};
 
 const HOT: &str = "
-    pve1 cpu=16 ram=64 | 101 cpu=7 mem=4 | 102 cpu=7 mem=4
+    pve1 cpu=16 ram=64 | 101 cpu=9 mem=4 | 102 cpu=9 mem=4
     pve2 cpu=16 ram=64 | 201 cpu=1 mem=4
     pve3 cpu=16 ram=64 | 301 cpu=1 mem=4";
 
@@ -57,10 +57,10 @@ fn nothing_to_do_costs_nothing_and_says_why() {
 #[test]
 fn a_guest_that_is_really_moved_or_vanishes_takes_its_real_place_again() {
     let elsewhere = "
-        pve1 cpu=16 ram=64 | 102 cpu=7 mem=4
+        pve1 cpu=16 ram=64 | 102 cpu=9 mem=4
         pve2 cpu=16 ram=64 | 201 cpu=1 mem=4
-        pve3 cpu=16 ram=64 | 301 cpu=1 mem=4 | 101 cpu=7 mem=4";
-    for later in [elsewhere, &elsewhere.replace("| 101 cpu=7 mem=4", "")] {
+        pve3 cpu=16 ram=64 | 301 cpu=1 mem=4 | 101 cpu=9 mem=4";
+    for later in [elsewhere, &elsewhere.replace("| 101 cpu=9 mem=4", "")] {
         let snapshots = [at(0, HOT), at(1, HOT), at(2, later), at(3, later)];
         let result = replayed(&Policy::default(), snapshots);
         assert_eq!((result.moved, result.overtaken), (1, 1), "{:?}", result.moves);
@@ -109,7 +109,7 @@ fn a_move_back_within_two_days_is_a_return() {
     // Rollback looks at the last move only, and cycle detection is off: nothing else keeps the guest from going back.
     let mut policy = Policy::default();
     policy.intelligent_migrations.cycle_detection_enabled = Some(false);
-    let two = "pve1 cpu=16 ram=64 | 101 cpu=7 mem=4 | 102 cpu=7 mem=4\npve2 cpu=16 ram=64\npve3 offline";
+    let two = "pve1 cpu=16 ram=64 | 101 cpu=9 mem=4 | 102 cpu=9 mem=4\npve2 cpu=16 ram=64\npve3 offline";
     for (minutes, returns) in [(3000, 0), (2800, 1)] {
         let moved = format!("{two}\nmoved 101 pve2->pve3 {minutes}m\nmoved 101 pve3->pve1 2000m");
         let result = replayed(&policy, [at(0, &moved)]);
