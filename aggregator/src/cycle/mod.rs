@@ -88,13 +88,10 @@ impl Cycle {
         let last = last_run(store.as_ref(), &handle)?;
         let memory = last.as_ref().map(|record| record.run.memory_out.clone()).unwrap_or_default();
         let trails = Trails::of(last.as_ref());
-        handle.lock().last_run = last.map(Arc::new);
-        let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
-        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, trails, past })
         let others = Others::of(last.as_ref().map_or(&[], |record| &record.snapshot.others));
         handle.lock().last_run = last.map(Arc::new);
         let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
-        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, others, past })
+        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, trails, others, past })
     }
 
     /// Runs until `stop`. Inventories are read between the runs as well, so that people see a fresh one. A store that

@@ -163,6 +163,7 @@ mod tests {
             }
         };
         Inventory {
+            utc_offset_s: 0,
             taken_at: NOW,
             cluster_name: None,
             quorate: true,

@@ -75,6 +75,7 @@ impl<'a> Ground<'a> {
             before: fleet,
             facts: &self.facts,
             policy: self.policy,
+            scarcity: 1.0,
         };
         let migration = self.snapshot.move_at(guest, source, target);
         let verdict = self.affinity.as_ref()?.judge(&migration, &context);

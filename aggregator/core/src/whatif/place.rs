@@ -162,6 +162,8 @@ impl<'a> Ground<'a> {
             devices: Vec::new(),
             storages: guest.disk_storage.iter().cloned().collect(),
             cpu_host: false,
+            disks: 0,
+            dirty_mb_s: None,
         });
         let mut ground = Self::new(snapshot.sorted(), policy);
         let index = ground.snapshot.guest_index(vmid)?;
@@ -238,6 +240,7 @@ fn nowhere(id: NodeId) -> NodeState {
         memory_used: Bytes(0),
         cpu_used: 0.0,
         cpu_waited: 0.0,
+        demand_trail: Vec::new(),
         pressure: Pressure::default(),
         iowait_percent: 0.0,
         cpu_model: None,

@@ -226,6 +226,7 @@ impl Replay {
             at: flight.arrives,
             by: Mover::Evenkeel,
             ok: true,
+            helped: None,
         }));
         self.flying = flying;
         for (&guest, placed) in &self.placed {
