@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)]
 
 mod at_once;
+mod config;
 mod node;
 mod protocol;
 mod simulated;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use evenkeel_core::{Mode, Policy, Preset};
+use evenkeel_core::Policy;
 
 use protocol::{Answer, Ready, ToPolicy};
 use simulated::Simulated;
@@ -26,6 +27,9 @@ struct Arguments {
     /// Prints the configuration that is in effect, as TOML, and ends.
     #[arg(long)]
     print_config: bool,
+    /// Sets an option, as in TOML: `--set min_improvement=1.5`, `--set intelligent_migrations.enabled=false`.
+    #[arg(long, value_name = "OPTION=VALUE", global = true)]
+    set: Vec<String>,
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -39,30 +43,26 @@ enum What {
     },
 }
 
-/// The packaged configuration with every rule on and nobody to ask.
-fn policy() -> Policy {
-    Policy { preset: Preset::Full, mode: Mode::Auto, ..Policy::default() }
-}
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let policy = config::effective(&arguments.set)?;
     match arguments.what {
-        _ if arguments.print_config => print!("{}", toml::to_string(&policy())?),
-        Some(What::Plan { file }) => println!("{}", serde_json::to_string(&plan(&file)?)?),
-        None => simulate()?,
+        _ if arguments.print_config => print!("{}", config::shown(&policy)?),
+        Some(What::Plan { file }) => println!("{}", serde_json::to_string(&plan(&file, &policy)?)?),
+        None => simulate(&policy)?,
     }
     Ok(())
 }
 
-fn plan(file: &Path) -> Result<Answer<String>> {
+fn plan(file: &Path, policy: &Policy) -> Result<Answer<String>> {
     let text = fs::read_to_string(file).with_context(|| format!("can not read {}", file.display()))?;
     let cluster = serde_json::from_str(&text)
         .with_context(|| format!("{} is no snapshot of version 1", file.display()))?;
-    at_once::plan(&cluster, &policy())
+    at_once::plan(&cluster, policy)
 }
 
 /// Answers the simulator line by line until it says so.
-fn simulate() -> Result<()> {
+fn simulate(policy: &Policy) -> Result<()> {
     let mut cluster: Option<Simulated> = None;
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
@@ -71,7 +71,7 @@ fn simulate() -> Result<()> {
             serde_json::from_str(&line).context("the simulator said what is not in the protocol")?;
         match (message, &mut cluster) {
             (ToPolicy::Init(init), _) => {
-                cluster = Some(Simulated::new(init, policy())?);
+                cluster = Some(Simulated::new(init, policy.clone())?);
                 writeln!(out, "{}", serde_json::to_string(&Ready::default())?)?;
             }
             (ToPolicy::Tick(tick), Some(cluster)) => {
@@ -83,20 +83,4 @@ fn simulate() -> Result<()> {
         out.flush()?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use evenkeel_common::config::parse_valid;
-
-    /// What is printed is read back as the same, and differs from an empty configuration in preset and mode alone.
-    #[test]
-    #[allow(clippy::unwrap_used)]
-    fn the_configuration_is_the_shipped_one_but_for_preset_and_mode() {
-        let printed: Policy = parse_valid(&toml::to_string(&policy()).unwrap(), "printed").unwrap();
-        assert_eq!(printed, policy());
-        let shipped: Policy = parse_valid("preset = 'full'\nmode = 'auto'", "shipped").unwrap();
-        assert_eq!(printed, shipped);
-    }
 }

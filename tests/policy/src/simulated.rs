@@ -203,7 +203,7 @@ fn mebibytes(mib: f64) -> Bytes {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::policy;
+    use crate::config::effective;
     use crate::protocol::ToPolicy;
 
     const GUESTS: u32 = 8;
@@ -224,7 +224,7 @@ mod tests {
             guests.join(",")
         );
         match serde_json::from_str(&text).unwrap() {
-            ToPolicy::Init(init) => Simulated::new(init, policy()).unwrap(),
+            ToPolicy::Init(init) => Simulated::new(init, effective(&[]).unwrap()).unwrap(),
             other => panic!("{other:?}"),
         }
     }
