@@ -214,6 +214,11 @@ reasons! {
     "target_over_limit" TargetOverLimit { target: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
         ("{target} would reach {percent:.0} % {resource}; its limit is {limit_percent:.0} %");
 
+    /// A tag is not kept as things stand.
+    "rule_broken" RuleBroken { tag: String, node: NodeId, peers: Vec<Vmid> } =>
+        ("tag {tag} is not kept on {node}{}",
+            if peers.is_empty() { String::new() } else { format!(" (guest {})", list(peers)) });
+
     // --- Affinity ------------------------------------------------------------------------------------------
 
     /// A tag keeps evenkeel away.

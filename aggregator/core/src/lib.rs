@@ -22,6 +22,7 @@ pub mod policy;
 mod properties;
 mod recommend;
 pub mod record;
+mod repair;
 pub mod risk;
 pub mod score;
 pub mod snapshot;
@@ -127,11 +128,11 @@ fn work(input: &Snapshot, policy: &Policy, memory: &Memory, scope: Scope) -> Exp
     let mut planner = Planner::new(snapshot, policy, memory, limits, scope == Scope::Explain);
     let scores = score::of_all(&planner.snapshot, &planner.fleet);
     let spread = score::spread(&scores);
-    let cluster_score = recommend::objective(&planner.fleet);
+    let cluster_score = recommend::objective(&planner.rules());
 
     let undecidable = !problems.is_empty();
     if !undecidable {
-        problems.extend(suppress::converged(&planner.snapshot, &planner.fleet, spread, policy));
+        problems.extend(suppress::converged(&planner.rules(), spread, policy));
     }
     let memory_out = if problems.is_empty() {
         planner.search();

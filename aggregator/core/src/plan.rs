@@ -15,6 +15,7 @@ use crate::pipeline::affinity::concerns_guest;
 use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistence};
 use crate::policy::{Mode, Policy};
 use crate::recommend;
+use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::score::season::{self, Season};
 use crate::snapshot::{Candidate, Snapshot, takes_part};
@@ -188,6 +189,16 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The rules that tags make, on the cluster as it is now planned.
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        Rules { snapshot: &self.snapshot, facts: &self.facts, fleet: &self.fleet }
+    }
+
+    /// The same before any move of this run.
+    fn rules_before(&self) -> Rules<'_> {
+        Rules { fleet: &self.before, ..self.rules() }
+    }
+
     /// How dear a move is, by what is left of the day's.
     fn scarcity(&self) -> f64 {
         recommend::scarcity(self.used_today(), self.limits.per_day)
@@ -214,8 +225,11 @@ impl<'a> Planner<'a> {
     /// Finds every guest's best move on the cluster as it is now planned.
     fn refresh(&mut self) {
         let sources = self.sources();
+        // What tags ask for is put right while guests move anyway.
+        let repairs = self.policy.enforce_rules || self.sources_before.contains(&true);
         for guest in 0..self.best.len() {
-            let open = !self.closed[guest] && sources[self.fleet.place[guest]];
+            let wanted = sources[self.fleet.place[guest]] || (repairs && self.rules().breaks(guest));
+            let open = !self.closed[guest] && wanted;
             self.best[guest] = if open { self.best_of(guest) } else { None };
         }
     }
@@ -224,6 +238,7 @@ impl<'a> Planner<'a> {
         let fleet = &self.fleet;
         let relief = recommend::relief(fleet, guest);
         let needed = recommend::needed(&self.snapshot.guests[guest], self.policy, self.scarcity());
+        let rules = self.rules();
         let mut best: Option<Possible> = None;
         for target in 0..fleet.nodes.len() {
             let possible =
@@ -231,7 +246,7 @@ impl<'a> Planner<'a> {
             if !possible || self.barred[guest].contains(&target) {
                 continue;
             }
-            let improvement = relief + recommend::charge(fleet, guest, target);
+            let improvement = relief + recommend::charge(fleet, guest, target) + rules.gain(guest, target);
             if best.is_none_or(|best| improvement > best.improvement) {
                 best = Some(Possible { target, improvement, needed });
             }
@@ -246,7 +261,7 @@ impl<'a> Planner<'a> {
 
     fn recommendation(&self, guest: usize, target: usize) -> Recommendation {
         let migration = self.snapshot.move_at(guest, self.fleet.place[guest], target);
-        recommend::recommendation(&migration, &self.snapshot, &self.fleet, self.policy)
+        recommend::recommendation(&migration, &self.rules(), self.policy)
     }
 
     fn trail(&self, guest: usize, target: usize) -> Trail {
@@ -278,7 +293,7 @@ impl<'a> Planner<'a> {
         let entry = self.observe(guest, &recommendation);
         let gate = persistence::gate(self.snapshot.at, self.memory.since, &entry, self.policy);
         self.observed.push(entry);
-        let before = recommend::objective(&self.fleet);
+        let before = recommend::objective(&self.rules());
         let after = before - recommendation.improvement;
         let (action, reason) = if let Some(reason) = gate {
             (Action::Observing, reason)
@@ -332,7 +347,7 @@ impl<'a> Planner<'a> {
             old.target == new.target
                 || old_target.is_none_or(|old| {
                     !self.fleet.nodes[old].takes
-                        || recommend::improvement(&self.fleet, guest, old) <= new.improvement
+                        || recommend::improvement(&self.rules(), guest, old) <= new.improvement
                 })
         };
         let previous = self.memory.matching(new.guest, &new.source).filter(same);
@@ -378,9 +393,11 @@ impl<'a> Planner<'a> {
         Memory { since: self.memory.since.or(Some(self.snapshot.at)), observed }
     }
 
-    /// Tags that could not be followed.
+    /// Tags that could not be followed, and those that are not.
     pub(crate) fn warnings(&self) -> Vec<Reason> {
-        self.facts.warnings()
+        let mut warnings = self.facts.warnings();
+        warnings.extend(self.rules_before().warnings());
+        warnings
     }
 }
 

@@ -69,6 +69,10 @@ pub struct Policy {
     /// average node for an hour. The fewer of the day's migrations are left, the more a move has to gain.
     #[schemars(range(min = 0.01, max = 10))]
     pub min_improvement: f64,
+    /// Whether tags that are broken as things stand (guests that stay apart on one node, a group that is split, a pinned
+    /// guest elsewhere) are put right on a calm cluster too. If not, that waits until guests move anyway, and a warning
+    /// tells of it.
+    pub enforce_rules: bool,
     /// Speed of the migration network in Mbit/s, for what a move costs.
     #[schemars(range(min = 10, max = 400_000))]
     pub migration_link_mbps: u32,
@@ -169,6 +173,7 @@ impl Default for Policy {
             pressure_threshold: 20.0,
             memory_reserve_percent: 10.0,
             min_improvement: 0.8,
+            enforce_rules: false,
             migration_link_mbps: 1000,
             cooldown_minutes: 60,
             confidence_threshold: 75.0,

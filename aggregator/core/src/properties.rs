@@ -7,7 +7,9 @@ use evenkeel_common::reason::Reason;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
+use crate::pipeline::Facts;
 use crate::policy::{Policy, Preset};
+use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::{
     Candidate, Memory, Mode, PastMove, Run, RunRecord, Snapshot, decide, explain, fixture, plan_at_once,
@@ -107,14 +109,16 @@ proptest! {
         for run in [decide(&snapshot, &policy, &Memory::default()), plan_at_once(&snapshot, &policy)] {
             let sorted = snapshot.sorted();
             let mut fleet = Fleet::of(&sorted, &policy);
-            let mut score = recommend::objective(&fleet);
+            let facts = Facts::of(&sorted);
+            let score_of = |fleet: &Fleet| recommend::objective(&Rules { snapshot: &sorted, facts: &facts, fleet });
+            let mut score = score_of(&fleet);
             for decision in run.decisions.iter().filter(|d| d.filter.is_none()) {
                 let r = &decision.recommendation;
                 let (guest, target) = (sorted.guest_index(r.guest).unwrap(), sorted.node_index(&r.target).unwrap());
                 fleet.apply(guest, target);
                 let node = &fleet.nodes[target];
                 prop_assert!(node.memory_used <= node.memory * 0.9 + 1.0, "{} overfilled", r.target);
-                let after = recommend::objective(&fleet);
+                let after = score_of(&fleet);
                 prop_assert!(after <= score - policy.min_improvement + 1e-6, "{score} -> {after}");
                 score = after;
             }

@@ -11,6 +11,7 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::units::{Bytes, Score};
 
 use crate::policy::Policy;
+use crate::repair::Rules;
 use crate::risk;
 use crate::score::fleet::Fleet;
 use crate::score::{self, season, strain};
@@ -30,13 +31,13 @@ const RESEND: f64 = 1.3;
 const OVERHEAD_MINUTES: f64 = 0.1;
 
 /// The cluster's score: lower is better.
-pub(crate) fn objective(fleet: &Fleet) -> f64 {
-    fleet.nodes.iter().map(strain).sum()
+pub(crate) fn objective(rules: &Rules<'_>) -> f64 {
+    rules.fleet.nodes.iter().map(strain).sum::<f64>() + rules.points()
 }
 
 /// By how much the cluster's score falls when a guest goes to a target, in points; below zero when it rises.
-pub(crate) fn improvement(fleet: &Fleet, guest: usize, target: usize) -> f64 {
-    relief(fleet, guest) + charge(fleet, guest, target)
+pub(crate) fn improvement(rules: &Rules<'_>, guest: usize, target: usize) -> f64 {
+    relief(rules.fleet, guest) + charge(rules.fleet, guest, target) + rules.gain(guest, target)
 }
 
 /// What its source gains when a guest leaves.
@@ -87,24 +88,25 @@ fn confidence(guest: &GuestState, class: ProfileClass, improvement: f64, needed:
     Score::clamped(56.0 + 14.0 * known + 30.0 * margin.max(0.0))
 }
 
-/// The confidence of a move on the cluster as `fleet` expects it before the move.
-pub(crate) fn confidence_of(migration: &Move<'_>, fleet: &Fleet, policy: &Policy) -> Score {
+/// The confidence of a move on the cluster as it is expected before the move.
+pub(crate) fn confidence_of(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Score {
     let Move { guest, guest_index, target_index, .. } = *migration;
-    let improvement = improvement(fleet, guest_index, target_index);
-    confidence(guest, fleet.guests[guest_index].class, improvement, needed(guest, policy, 1.0))
+    let improvement = improvement(rules, guest_index, target_index);
+    confidence(guest, rules.fleet.guests[guest_index].class, improvement, needed(guest, policy, 1.0))
 }
 
-/// A move as a recommendation, with its evidence. `fleet` is as the cluster is expected before the move.
-pub(crate) fn recommendation(
-    migration: &Move<'_>,
-    snapshot: &Snapshot,
-    fleet: &Fleet,
-    policy: &Policy,
-) -> Recommendation {
+/// A move as a recommendation, with its evidence, on the cluster as it is expected before the move.
+pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Recommendation {
     let Move { guest, source, target, guest_index, .. } = *migration;
-    let improvement = improvement(fleet, guest_index, migration.target_index);
+    let (snapshot, fleet) = (rules.snapshot, rules.fleet);
+    let improvement = improvement(rules, guest_index, migration.target_index);
     let risk = risk::assess(guest, &policy.risk);
-    let mut evidence = evidence(migration, snapshot, fleet);
+    let mut evidence = if rules.gain(guest_index, migration.target_index) > 0.0 {
+        rules.told(guest_index)
+    } else {
+        Vec::new()
+    };
+    evidence.extend(self::evidence(migration, snapshot, fleet));
     evidence.extend(season::beyond(migration.source_index, snapshot, fleet, policy));
     evidence.extend(risk.reason());
     Recommendation {
@@ -113,7 +115,7 @@ pub(crate) fn recommendation(
         source: source.id.clone(),
         target: target.id.clone(),
         improvement,
-        confidence: confidence_of(migration, fleet, policy),
+        confidence: confidence_of(migration, rules, policy),
         risk: risk.level,
         cost: cost(guest, policy),
         conflict: None,

@@ -5,7 +5,7 @@ use evenkeel_common::reason::Reason;
 
 use crate::plan::over_threshold;
 use crate::policy::Policy;
-use crate::score::fleet::Fleet;
+use crate::repair::Rules;
 use crate::score::season;
 use crate::snapshot::{Snapshot, takes_part};
 
@@ -43,11 +43,14 @@ pub(crate) fn problems(snapshot: &Snapshot, policy: &Policy) -> Vec<Reason> {
     problems
 }
 
-/// Whether there is nothing to balance: scores close together, no node over a threshold, none to be emptied.
-pub(crate) fn converged(snapshot: &Snapshot, fleet: &Fleet, spread: f64, policy: &Policy) -> Option<Reason> {
+/// Whether there is nothing to balance: scores close together, no node over a threshold, none to be emptied, nor,
+/// where that is asked for, a tag to be put right.
+pub(crate) fn converged(rules: &Rules<'_>, spread: f64, policy: &Policy) -> Option<Reason> {
+    let Rules { snapshot, fleet, .. } = *rules;
     let threshold = policy.penalty_config.cluster_convergence_threshold;
     let leaving = |guest: usize| snapshot.guests[guest].running && fleet.nodes[fleet.place[guest]].leaving;
     let calm = spread <= threshold
+        && !(policy.enforce_rules && rules.any_broken())
         && !over_threshold(snapshot, fleet, policy).contains(&true)
         && !(0..fleet.place.len()).any(leaving);
     // Where a node is over the threshold all the same, that it is usual is what there is to say.

@@ -29,7 +29,7 @@ impl Filter for CostBenefit {
             return Verdict::Pass(Some(Reason::SourceMaintenance { node: source.id.clone() }));
         }
         let minutes = recommend::cost(guest, policy).minutes;
-        let improvement = recommend::improvement(context.fleet, guest_index, target_index);
+        let improvement = recommend::improvement(&context.rules(), guest_index, target_index);
         // A migration always takes some time, so this divides by more than zero.
         let ratio = improvement / minutes;
         let needed = policy.intelligent_migrations.min_cost_benefit_ratio;

@@ -36,8 +36,8 @@ impl Filter for Improvement {
         if let Some((resource, percent, limit_percent)) = over_limit(migration, fleet, policy) {
             return Verdict::Filtered(Reason::TargetOverLimit { target, resource, percent, limit_percent });
         }
-        let before = recommend::objective(fleet);
-        let improvement = recommend::improvement(fleet, guest_index, target_index);
+        let before = recommend::objective(&context.rules());
+        let improvement = recommend::improvement(&context.rules(), guest_index, target_index);
         let after = before - improvement;
         let needed = recommend::needed(migration.guest, policy, context.scarcity);
         if improvement < needed {

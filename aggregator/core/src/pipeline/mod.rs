@@ -29,6 +29,7 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 
 use crate::policy::Policy;
+use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::score::season::Day;
 use crate::snapshot::{Move, PastMove, Snapshot};
@@ -72,6 +73,11 @@ impl Context<'_> {
     ) -> impl DoubleEndedIterator<Item = &PastMove> {
         let since = self.snapshot.at.before(window);
         self.facts.moves_of(self.snapshot, guest).filter(move |past| past.ok && past.at > since)
+    }
+
+    /// The rules that tags make.
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        Rules { snapshot: self.snapshot, facts: self.facts, fleet: self.fleet }
     }
 
     /// Minutes since a moment.

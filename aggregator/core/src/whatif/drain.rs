@@ -170,7 +170,7 @@ impl Ground<'_> {
         for &(index, target) in &attempt.moves {
             let guest = &self.snapshot.guests[index];
             let migration = self.snapshot.move_at(index, source, target);
-            let recommendation = recommend::recommendation(&migration, &self.snapshot, &fleet, self.policy);
+            let recommendation = recommend::recommendation(&migration, &self.rules(&fleet), self.policy);
             fleet.apply(index, target);
             let restart = guest.kind == GuestKind::Lxc;
             answer.minutes += recommendation.cost.minutes;
@@ -274,7 +274,7 @@ impl Ground<'_> {
     ) -> Result<(f64, Fleet), Reason> {
         let (mut after, mut gain) = (fleet.clone(), 0.0);
         for &guest in unit {
-            gain += recommend::improvement(&after, guest, target);
+            gain += recommend::improvement(&self.rules(&after), guest, target);
             after.apply(guest, target);
         }
         // Each is judged with the others there already: a group is not split while it moves.

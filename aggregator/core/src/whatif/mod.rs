@@ -19,6 +19,7 @@ use evenkeel_common::units::Bytes;
 
 use crate::pipeline::{self, Context, Facts, Filter};
 use crate::policy::Policy;
+use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::snapshot::{Candidate, HaRule, Snapshot};
 use crate::suppress;
@@ -80,6 +81,11 @@ impl<'a> Ground<'a> {
         let migration = self.snapshot.move_at(guest, source, target);
         let verdict = self.affinity.as_ref()?.judge(&migration, &context);
         verdict.objection().map(|(_, reason)| reason.clone())
+    }
+
+    /// The rules that tags make, on the cluster as `fleet` has it.
+    fn rules<'b>(&'b self, fleet: &'b Fleet) -> Rules<'b> {
+        Rules { snapshot: &self.snapshot, facts: &self.facts, fleet }
     }
 
     /// Why a node has too little memory for what `fleet` puts on it; `None` when its reserve is kept.

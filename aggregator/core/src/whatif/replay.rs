@@ -15,9 +15,11 @@ use evenkeel_common::decision::{Action, Mover};
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 
+use crate::pipeline::Facts;
 use crate::plan::over_threshold;
 use crate::policy::{Mode, Policy};
 use crate::recommend;
+use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::snapshot::{Candidate, InFlight, NodeState, PastMove, Snapshot};
 use crate::{Memory, decide};
@@ -305,7 +307,8 @@ impl Course {
     fn see(&mut self, snapshot: &Snapshot, policy: &Policy, seen: u32) {
         let arrived = super::arrived(snapshot);
         let fleet = Fleet::of(&arrived, policy);
-        let score = recommend::objective(&fleet);
+        let facts = Facts::of(&arrived);
+        let score = recommend::objective(&Rules { snapshot: &arrived, facts: &facts, fleet: &fleet });
         self.mean_score += (score - self.mean_score) / f64::from(seen.max(1));
         self.peak_score = self.peak_score.max(score);
         let over = over_threshold(&arrived, &fleet, policy).into_iter().filter(|over| *over).count();
