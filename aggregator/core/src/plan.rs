@@ -12,6 +12,7 @@ use evenkeel_common::id::DecisionId;
 use evenkeel_common::reason::Reason;
 
 use crate::pipeline::affinity::concerns_guest;
+use crate::pipeline::guest_success::rank_factor;
 use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistence};
 use crate::policy::{Mode, Policy};
 use crate::recommend;
@@ -68,6 +69,8 @@ pub(crate) struct Possible {
     pub target: usize,
     pub improvement: f64,
     pub needed: f64,
+    /// What it is worth when moves are ranked, by the guest's record; 1 at best.
+    rank: f64,
 }
 
 impl Possible {
@@ -219,7 +222,7 @@ impl<'a> Planner<'a> {
             best.filter(|option| !self.closed[guest] && option.net() >= 0.0).map(|option| (guest, option))
         });
         // The first of equals: guests are in order of vmid.
-        worth.reduce(|a, b| if b.1.net() > a.1.net() { b } else { a })
+        worth.reduce(|a, b| if b.1.rank * b.1.net() > a.1.rank * a.1.net() { b } else { a })
     }
 
     /// Finds every guest's best move on the cluster as it is now planned.
@@ -238,6 +241,7 @@ impl<'a> Planner<'a> {
         let fleet = &self.fleet;
         let relief = recommend::relief(fleet, guest);
         let needed = recommend::needed(&self.snapshot.guests[guest], self.policy, self.scarcity());
+        let rank = rank_factor(self.snapshot.guests[guest].vmid, &self.facts, self.policy);
         let rules = self.rules();
         let mut best: Option<Possible> = None;
         for target in 0..fleet.nodes.len() {
@@ -248,7 +252,7 @@ impl<'a> Planner<'a> {
             }
             let improvement = relief + recommend::charge(fleet, guest, target) + rules.gain(guest, target);
             if best.is_none_or(|best| improvement > best.improvement) {
-                best = Some(Possible { target, improvement, needed });
+                best = Some(Possible { target, improvement, needed, rank });
             }
         }
         best

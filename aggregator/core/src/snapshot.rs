@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use evenkeel_common::decision::Mover;
-use evenkeel_common::guest::{GuestKind, GuestProfile};
+use evenkeel_common::guest::{GuestKind, GuestProfile, UsageSummary};
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
@@ -325,9 +325,10 @@ impl Snapshot {
         for node in &self.nodes {
             let p = node.pressure;
             let given = [p.cpu, p.memory, p.io].into_iter().flatten();
-            let mut all =
+            let all =
                 [node.cores, node.cpu_used, node.cpu_waited, node.iowait_percent].into_iter().chain(given);
-            if all.any(|value| !(0.0..1e9).contains(&value)) {
+            let trail = node.demand_trail.iter().map(|point| point.percent);
+            if all.chain(trail).any(|value| !(0.0..1e9).contains(&value)) {
                 return bad(&node.id, "a load is negative or not a number".into());
             }
             if takes_part(node) && (node.cores <= 0.0 || node.memory == Bytes(0)) {
@@ -352,9 +353,31 @@ impl Snapshot {
                     format!("a load of guest {} is negative or not a number", guest.vmid),
                 );
             }
+            if guest.profile.as_ref().is_some_and(|profile| !is_sound(profile)) {
+                return bad(
+                    &guest.node,
+                    format!("a figure of guest {}'s profile is negative or not a number", guest.vmid),
+                );
+            }
         }
         None
     }
+}
+
+/// Whether every figure of a profile is one that a guest can have. Bytes go up to an exabyte.
+fn is_sound(profile: &GuestProfile) -> bool {
+    let usage = |usage: &UsageSummary| {
+        let all = [usage.min, usage.max, usage.mean, usage.std_dev, usage.p95];
+        all.iter().all(|value| (0.0..1e18).contains(value)) && usage.slope_per_hour.abs() < 1e18
+    };
+    let hours = profile.cpu_by_hour.iter().flatten().all(|cores| (0.0..1e9).contains(cores));
+    let outlook = profile.outlook.as_ref().is_none_or(|outlook| {
+        let shares = [outlook.daily_share, outlook.persistence];
+        let cores = [outlook.recent_mean, outlook.spread];
+        shares.iter().all(|share| (0.0..=1.0).contains(share))
+            && cores.iter().all(|cores| (0.0..1e9).contains(cores))
+    });
+    usage(&profile.cpu) && usage(&profile.memory) && hours && outlook
 }
 
 /// Whether a node's figures count at all: online and not barred.

@@ -174,7 +174,7 @@ fn outcome() {
 
 #[test]
 fn a_failed_attempt_is_not_repeated_at_once() {
-    let step = Step::Outcome;
+    let step = Step::Cooldown;
     let failed = |minutes: u32| two(&format!("moved 101 pve1->pve2 {minutes}m failed"));
     check_full(
         step,
@@ -318,7 +318,7 @@ fn cost_benefit() {
 /// Demand at 8:00, when 12.5 of 16 cores are usual.
 fn season(now: f64, more: &str) -> Explained {
     let fleet = format!(
-        "pve1 cpu=16 ram=64 {more} | 101 cpu={now} vcpus=16 mem=4 profile=bursty mean=4 p95=12 day=7-11:12 dev-cpu=3.2 | 102 cpu=0.5 mem=4
+        "pve1 cpu=16 ram=64 {more} | 101 cpu={now} vcpus=20 mem=4 profile=bursty mean=4 p95=12 day=7-11:12 dev-cpu=3.2 | 102 cpu=0.5 mem=4
          pve2 cpu=16 ram=64"
     );
     run_with(&fleet, &full())
@@ -336,7 +336,7 @@ fn what_is_usual_at_this_hour_is_no_reason_and_what_is_not_is_one() {
     let sources = |explained: &Explained| !explained.run.decisions.is_empty();
     let mut off = full();
     off.penalty_config.seasonal_baseline.enabled = Some(false);
-    let fleet = "pve1 cpu=16 ram=64 | 101 cpu=12 vcpus=16 mem=4 profile=bursty mean=4 p95=12 day=7-11:12 dev-cpu=3.2 | 102 cpu=0.5 mem=4
+    let fleet = "pve1 cpu=16 ram=64 | 101 cpu=12 vcpus=20 mem=4 profile=bursty mean=4 p95=12 day=7-11:12 dev-cpu=3.2 | 102 cpu=0.5 mem=4
          pve2 cpu=16 ram=64";
     assert!(sources(&run_with(fleet, &off)));
     assert!(sources(&season(12.0, "psi=30")));

@@ -201,7 +201,10 @@ fn hardware(migration: &Move<'_>) -> Option<Reason> {
             target: target.id.clone(),
         });
     }
-    if guest.cpu_host && guest.kind == GuestKind::Qemu && source.cpu_model != target.cpu_model {
+    if guest.cpu_host
+        && guest.kind == GuestKind::Qemu
+        && (source.cpu_model.is_none() || source.cpu_model != target.cpu_model)
+    {
         let name = |node: &NodeState| node.cpu_model.clone().unwrap_or_else(|| "an unknown CPU".to_owned());
         return Some(Reason::CpuModel { source: name(source), target: name(target) });
     }

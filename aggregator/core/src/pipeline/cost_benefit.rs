@@ -8,7 +8,7 @@
 use evenkeel_common::decision::{Step, Verdict};
 use evenkeel_common::reason::Reason;
 
-use super::{Context, Filter};
+use super::{Context, Filter, must_leave};
 use crate::recommend;
 use crate::snapshot::Move;
 
@@ -20,13 +20,13 @@ impl Filter for CostBenefit {
     }
 
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
-        let Move { guest, source, guest_index, target_index, .. } = *migration;
+        let Move { guest, guest_index, target_index, .. } = *migration;
         let policy = context.policy;
         if !policy.toggles().cost_benefit {
             return Verdict::NotEnabled;
         }
-        if source.maintenance {
-            return Verdict::Pass(Some(Reason::SourceMaintenance { node: source.id.clone() }));
+        if let Some(leaving) = must_leave(migration) {
+            return Verdict::Pass(Some(leaving));
         }
         let minutes = recommend::cost(guest, policy).minutes;
         let improvement = recommend::improvement(&context.rules(), guest_index, target_index);

@@ -8,7 +8,7 @@ use evenkeel_common::decision::{Step, Verdict};
 use evenkeel_common::id::Vmid;
 use evenkeel_common::reason::Reason;
 
-use super::{Context, Facts, Filter};
+use super::{Context, Facts, Filter, must_leave};
 use crate::policy::Policy;
 use crate::snapshot::Move;
 
@@ -27,6 +27,9 @@ impl Filter for GuestSuccess {
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
         if !context.policy.toggles().guest_success {
             return Verdict::NotEnabled;
+        }
+        if let Some(leaving) = must_leave(migration) {
+            return Verdict::Pass(Some(leaving));
         }
         let guest = migration.guest.vmid;
         let track = context.facts.tracks.of_guest(guest);

@@ -33,7 +33,8 @@ impl Filter for Improvement {
                 reserve: bytes(fleet.reserve_of(target_index)),
             });
         }
-        if let Some((resource, percent, limit_percent)) = over_limit(migration, fleet, policy) {
+        let over = over_limit(migration, fleet, policy).filter(|_| !migration.source.maintenance);
+        if let Some((resource, percent, limit_percent)) = over {
             return Verdict::Filtered(Reason::TargetOverLimit { target, resource, percent, limit_percent });
         }
         let before = recommend::objective(&context.rules());

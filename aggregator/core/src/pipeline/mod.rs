@@ -131,6 +131,13 @@ impl Facts {
     }
 }
 
+/// Why a guest has to go wherever it can: its node is to be emptied. What weighs whether a move is worth it, or likely
+/// to be, has no say then.
+pub(crate) fn must_leave(migration: &Move<'_>) -> Option<Reason> {
+    let node = &migration.source.id;
+    migration.source.maintenance.then(|| Reason::SourceMaintenance { node: node.clone() })
+}
+
 /// Asks in order until one objects; the rest is `NotAsked`.
 #[must_use]
 pub fn run(steps: &[Box<dyn Filter>], migration: &Move<'_>, context: &Context<'_>) -> Trail {

@@ -2,8 +2,7 @@
 //!
 //! The rule: a move from one node to another is filtered when the record of exactly this pair, in this direction, is
 //! poor (see [`super::track`] for what that is and how it fades). A slow link, a different kernel or a full storage
-//! shows in such a record before anybody has named it. Besides, a guest whose last attempt on this pair failed is not
-//! tried there again within `cooldown_minutes`: what made it fail has rarely gone away in a minute.
+//! shows in such a record before anybody has named it.
 
 use evenkeel_common::decision::{Step, Verdict};
 use evenkeel_common::reason::Reason;
@@ -23,15 +22,6 @@ impl Filter for Outcome {
             return Verdict::NotEnabled;
         }
         let (source, target) = (migration.source.id.clone(), migration.target.id.clone());
-        let mut attempts = context.facts.moves_of(context.snapshot, migration.guest.vmid);
-        let last = attempts.rfind(|past| past.from == source && past.to == target);
-        if let Some(failed) = last.filter(|past| !past.ok) {
-            let (minutes_ago, rest_minutes) =
-                (context.minutes_since(failed.at), f64::from(context.policy.cooldown_minutes));
-            if minutes_ago < rest_minutes {
-                return Verdict::Filtered(Reason::RetryTooSoon { source, target, minutes_ago, rest_minutes });
-            }
-        }
         let track = context.facts.tracks.of_pair(&source, &target);
         let (poor, judged, rate_percent) = (track.poor, track.judged, 100.0 * track.rate());
         if track.is_poor() {

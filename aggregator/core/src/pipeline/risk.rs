@@ -7,7 +7,7 @@
 use evenkeel_common::decision::{Risk as Level, Step, Verdict};
 use evenkeel_common::reason::Reason;
 
-use super::{Context, Filter};
+use super::{Context, Filter, must_leave};
 use crate::recommend;
 use crate::risk::assess;
 use crate::snapshot::Move;
@@ -26,6 +26,9 @@ impl Filter for Risk {
         let policy = context.policy;
         if !policy.toggles().risk {
             return Verdict::NotEnabled;
+        }
+        if let Some(leaving) = must_leave(migration) {
+            return Verdict::Pass(Some(leaving));
         }
         let risk = assess(migration.guest, &policy.risk);
         if risk.level != Level::High {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_common::decision::{Step, Verdict};
 use evenkeel_common::reason::Reason;
 
-use super::{Context, Filter};
+use super::{Context, Filter, must_leave};
 use crate::snapshot::Move;
 
 /// Hours a left node stays left. A hard rule costs nothing on real traces (measured with the simulator's policies).
@@ -19,6 +19,9 @@ impl Filter for Rollback {
     }
 
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
+        if let Some(leaving) = must_leave(migration) {
+            return Verdict::Pass(Some(leaving));
+        }
         let window = Duration::from_secs(3600 * u64::from(WINDOW_H));
         match context.moves_of(migration.guest.vmid, window).next_back() {
             Some(last) if last.from == migration.target.id => Verdict::Filtered(Reason::Rollback {

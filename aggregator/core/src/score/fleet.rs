@@ -9,6 +9,9 @@ use crate::snapshot::{NodeState, Snapshot, takes_part};
 /// Standard deviation of what a node will ask for, as a share of it, beyond its guests' bursts: no forecast is exact.
 const DOUBT: f64 = 0.1;
 
+/// Share of a node's cores by which its guests' vCPUs exceed them until bursts count in full.
+const CROWDED: f64 = 0.25;
+
 /// Share of a node's hours that is spent waiting, from which on it is worth a look.
 const WAITS: f64 = 0.005;
 
@@ -60,11 +63,12 @@ impl NodeLoad {
 
     /// Work that is expected to wait in the coming hours, in core hours.
     pub(crate) fn waiting(&self) -> f64 {
-        let crowded = self.vcpus > self.cores;
+        // No two vCPUs share a core while there is one for each; a few more than cores make no cliff.
+        let crowded = ((self.vcpus - self.cores) / (CROWDED * self.cores)).clamp(0.0, 1.0);
         let hours = self.ahead.iter().zip(self.bursts);
         let waits = hours.map(|(&mean, bursts)| {
             let doubt = DOUBT * mean;
-            waiting::expected(mean, doubt * doubt + if crowded { bursts } else { 0.0 }, self.cores)
+            waiting::expected(mean, doubt * doubt + crowded * bursts, self.cores)
         });
         waits.sum()
     }
