@@ -33,8 +33,8 @@ use evenkeel_common::reason::Reason;
 use evenkeel_core::{Explained, RunRecord, Snapshot, decide, explain, replay};
 use scenario::scenarios;
 
-/// Codes that only the daemon says: it hands them to the core among the snapshot's problems, or stops before the core
-/// is asked.
+/// Codes that the core never says by itself and is never handed: the daemon stops before it is asked. Nobody says
+/// `warming_up` so far.
 const OF_THE_DAEMON: &[&str] = &["no_pve_inventory", "warming_up", "not_configured"];
 
 /// Codes of filters that the search never lets it come to: it drops what is not worth it by the same figures, and a
