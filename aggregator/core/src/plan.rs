@@ -240,7 +240,12 @@ impl<'a> Planner<'a> {
     fn best_of(&self, guest: usize) -> Option<Possible> {
         let fleet = &self.fleet;
         let relief = recommend::relief(fleet, guest);
-        let needed = recommend::needed(&self.snapshot.guests[guest], self.policy, self.scarcity());
+        // What has to leave has no price.
+        let needed = if fleet.nodes[fleet.place[guest]].leaving {
+            0.0
+        } else {
+            recommend::needed(&self.snapshot.guests[guest], self.policy, self.scarcity())
+        };
         let rank = rank_factor(self.snapshot.guests[guest].vmid, &self.facts, self.policy);
         let rules = self.rules();
         let mut best: Option<Possible> = None;
@@ -329,7 +334,7 @@ impl<'a> Planner<'a> {
         let busy = |node: usize, into| Reason::LimitNode { node: self.snapshot.nodes[node].id.clone(), into };
         if self.accepted >= limits.per_run {
             Some(Reason::LimitRun { limit: limits.per_run })
-        } else if moved >= limits.per_day {
+        } else if moved >= limits.per_day && !self.fleet.nodes[source].leaving {
             let per_node = self.policy.max_migrations_per_day;
             Some(Reason::LimitDay { moved, limit: limits.per_day, per_node })
         } else if running >= limits.concurrent {

@@ -25,14 +25,14 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Points that moving a guest to a target puts right; below zero when it breaks more than it mends.
+    /// Points that moving a guest to a target puts right. What a move would break is the affinity filter's to forbid.
     pub(crate) fn gain(&self, guest: usize, target: usize) -> f64 {
         let tags = &self.facts.tags[guest];
         if tags.apart.is_empty() && tags.together.is_empty() && tags.pin_tags.is_empty() {
             return 0.0;
         }
-        POINTS
-            * (f64::from(self.broken(guest, self.fleet.place[guest])) - f64::from(self.broken(guest, target)))
+        let mended = self.broken(guest, self.fleet.place[guest]).saturating_sub(self.broken(guest, target));
+        POINTS * f64::from(mended)
     }
 
     /// Whether a guest breaks a rule where it is.

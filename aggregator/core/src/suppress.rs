@@ -49,8 +49,9 @@ pub(crate) fn converged(rules: &Rules<'_>, spread: f64, policy: &Policy) -> Opti
     let Rules { snapshot, fleet, .. } = *rules;
     let threshold = policy.penalty_config.cluster_convergence_threshold;
     let leaving = |guest: usize| snapshot.guests[guest].running && fleet.nodes[fleet.place[guest]].leaving;
+    let to_mend = policy.enforce_rules && rules.any_broken();
     let calm = spread <= threshold
-        && !(policy.enforce_rules && rules.any_broken())
+        && !to_mend
         && !over_threshold(snapshot, fleet, policy).contains(&true)
         && !(0..fleet.place.len()).any(leaving);
     // Where a node is over the threshold all the same, that it is usual is what there is to say.

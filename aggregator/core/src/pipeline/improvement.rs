@@ -8,7 +8,7 @@ use evenkeel_common::decision::{Resource, Step, Verdict};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
 
-use super::{Context, Filter};
+use super::{Context, Filter, must_leave};
 use crate::policy::Policy;
 use crate::recommend;
 use crate::score::fleet::Fleet;
@@ -40,7 +40,10 @@ impl Filter for Improvement {
         let before = recommend::objective(&context.rules());
         let improvement = recommend::improvement(&context.rules(), guest_index, target_index);
         let after = before - improvement;
-        let needed = recommend::needed(migration.guest, policy, context.scarcity);
+        let needed = match must_leave(migration) {
+            Some(_) => 0.0,
+            None => recommend::needed(migration.guest, policy, context.scarcity),
+        };
         if improvement < needed {
             return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });
         }
