@@ -18,8 +18,17 @@ pub enum ToPolicy {
 pub struct Init {
     /// Seconds of a step.
     pub step_s: u32,
+    pub limits: Limits,
     pub nodes: Vec<InitNode>,
     pub guests: Vec<InitGuest>,
+}
+
+/// Migrations at once.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Limits {
+    /// Into and out of one node together.
+    pub max_per_node: u32,
+    pub max_cluster: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,7 +93,8 @@ pub struct Guest {
 #[derive(Debug, Deserialize)]
 pub struct Moved {
     pub guest: u32,
-    pub source: u32,
+    /// Not told of one that was refused.
+    pub source: Option<u32>,
     pub target: u32,
     pub ok: bool,
 }

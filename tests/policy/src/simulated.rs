@@ -9,11 +9,11 @@ use evenkeel_common::decision::{Action, Mover};
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
-use evenkeel_core::{InFlight, Memory, PastMove, Policy, Pressure, Snapshot, TrailPoint, decide};
+use evenkeel_core::{Candidate, InFlight, Memory, PastMove, Policy, Pressure, Snapshot, TrailPoint, decide};
 use evenkeel_detect::profile::{GuestProfiler, RrdMean};
 
 use crate::node;
-use crate::protocol::{Answer, Guest, Init, InitGuest, Migration, Moved, Node, Status, Tick};
+use crate::protocol::{Answer, Guest, Init, InitGuest, Limits, Migration, Moved, Node, Status, Tick};
 
 /// When a simulation starts: a Monday, midnight UTC.
 const START: Timestamp = Timestamp::from_millis(1_767_571_200_000);
@@ -31,6 +31,7 @@ pub struct Simulated {
     policy: Policy,
     memory: Memory,
     step_s: u32,
+    limits: Limits,
     guests: Vec<(InitGuest, GuestProfiler)>,
     history: Vec<PastMove>,
     /// Demand of each node in percent, by the time of its step.
@@ -63,17 +64,19 @@ impl Simulated {
             policy,
             memory: Memory::default(),
             step_s: init.step_s,
+            limits: init.limits,
             guests,
             history: Vec::new(),
             trails: BTreeMap::new(),
         })
     }
 
-    /// A step: as many decision runs as fit into it, all on its figures. Each sees what the ones before it began.
+    /// A step: as many decision runs as fit into it, all on its figures. Each sees what the ones before it began, and what
+    /// of that has arrived meanwhile.
     pub fn tick(&mut self, tick: &Tick) -> Result<Answer<u32>> {
         let now = START.after(Duration::from_secs(u64::try_from(tick.t).context("time runs backwards")?));
         for moved in &tick.results {
-            self.history.push(past(moved, now)?);
+            self.history.extend(past(moved, now)?);
         }
         self.history.retain(|past| past.at > now.before(REMEMBERED));
         let interval = self.policy.decision_interval.clamp(1, self.step_s.max(1));
@@ -81,17 +84,24 @@ impl Simulated {
         self.learn(tick, now, interval, runs);
         let mut snapshot = self.snapshot(tick, now)?;
         self.follow(&mut snapshot);
-        let mut migrations = Vec::new();
+        let mut starts = Starts::of(self.limits, &snapshot.in_flight);
+        let (mut migrations, mut flying) = (Vec::new(), Vec::new());
         for run in 0..runs {
             snapshot.at = now.after(Duration::from_secs((run * interval).into()));
+            land(&mut snapshot, &mut flying);
             let run = decide(&snapshot, &self.policy, &self.memory);
             self.memory = run.memory_out;
             for decision in run.decisions.iter().filter(|decision| decision.action == Action::Pending) {
                 let chosen = &decision.recommendation;
+                if !starts.take(&chosen.source, &chosen.target) {
+                    continue; // The simulator would refuse it; the next step may have room.
+                }
                 migrations.push(Migration {
                     guest: chosen.guest.get() - FIRST_VMID,
                     target: number(&chosen.target)?,
                 });
+                let takes = Duration::from_secs_f64(60.0 * chosen.cost.minutes.max(0.0));
+                flying.push((chosen.guest, snapshot.at.after(takes)));
                 snapshot.in_flight.push(InFlight {
                     guest: chosen.guest,
                     from: chosen.source.clone(),
@@ -170,16 +180,69 @@ fn waited(guest: &Guest) -> f64 {
     guest.cpu * share / (1.0 - share)
 }
 
-fn past(moved: &Moved, at: Timestamp) -> Result<PastMove> {
-    Ok(PastMove {
+/// What of a step's moves has arrived by the snapshot's time is where it went to, and on record.
+fn land(snapshot: &mut Snapshot, flying: &mut Vec<(Vmid, Timestamp)>) {
+    let at = snapshot.at;
+    let (landed, still): (Vec<_>, Vec<_>) = flying.drain(..).partition(|(_, arrives)| *arrives <= at);
+    *flying = still;
+    for (guest, _) in landed {
+        let Some(index) = snapshot.in_flight.iter().position(|flight| flight.guest == guest) else {
+            continue;
+        };
+        let InFlight { from, to, by, .. } = snapshot.in_flight.remove(index);
+        let Some(to) = to else { continue };
+        let sorted = snapshot.sorted();
+        *snapshot = sorted;
+        snapshot.apply(&Candidate { guest, target: to.clone() });
+        snapshot.history.push(PastMove { guest, from, to, at, by, ok: true, helped: None });
+    }
+}
+
+/// How many migrations the simulator lets begin in one step: it begins all of them at once.
+struct Starts {
+    limits: Limits,
+    all: u32,
+    by_node: BTreeMap<NodeId, u32>,
+}
+
+impl Starts {
+    fn of(limits: Limits, in_flight: &[InFlight]) -> Self {
+        let mut starts = Self { limits, all: 0, by_node: BTreeMap::new() };
+        for flight in in_flight {
+            starts.all += 1;
+            for node in [Some(&flight.from), flight.to.as_ref()].into_iter().flatten() {
+                *starts.by_node.entry(node.clone()).or_default() += 1;
+            }
+        }
+        starts
+    }
+
+    /// Whether one more may begin; it is counted then.
+    fn take(&mut self, source: &NodeId, target: &NodeId) -> bool {
+        let busy = |node| self.by_node.get(node).is_some_and(|count| *count >= self.limits.max_per_node);
+        if self.all >= self.limits.max_cluster || busy(source) || busy(target) {
+            return false;
+        }
+        self.all += 1;
+        for node in [source, target] {
+            *self.by_node.entry(node.clone()).or_default() += 1;
+        }
+        true
+    }
+}
+
+/// A migration that is over; `None` for one that was refused and never began.
+fn past(moved: &Moved, at: Timestamp) -> Result<Option<PastMove>> {
+    let Some(source) = moved.source else { return Ok(None) };
+    Ok(Some(PastMove {
         guest: vmid(moved.guest)?,
-        from: name(moved.source)?,
+        from: name(source)?,
         to: name(moved.target)?,
         at,
         by: Mover::Evenkeel,
         ok: moved.ok,
         helped: None,
-    })
+    }))
 }
 
 fn vmid(guest: u32) -> Result<Vmid> {
