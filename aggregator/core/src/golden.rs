@@ -7,6 +7,7 @@ mod runs;
 use evenkeel_common::decision::{Action, Step};
 
 use crate::pipeline::{self, Context, Facts};
+use crate::recommend::Price;
 use crate::score::fleet::Fleet;
 use crate::{Explained, Memory, Mode, Policy, Run, explain, fixture};
 
@@ -22,8 +23,14 @@ fn judge_after(step: Step, policy: &Policy, fleet: &str, moves: fn(&mut Fleet), 
     let mut loads = before.clone();
     moves(&mut loads);
     let facts = Facts::of(&snapshot);
-    let context =
-        Context { snapshot: &snapshot, fleet: &loads, before: &before, facts: &facts, policy, scarcity: 1.0 };
+    let context = Context {
+        snapshot: &snapshot,
+        fleet: &loads,
+        before: &before,
+        facts: &facts,
+        policy,
+        price: Price::PLAIN,
+    };
     let migration = snapshot.resolve(&fixture::candidate(migration)).expect("a possible move");
     let trail = pipeline::explain(&pipeline::standard(policy), &migration, &context);
     let entry = &trail.0[Step::ALL.iter().position(|known| *known == step).unwrap()];

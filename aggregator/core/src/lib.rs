@@ -97,11 +97,14 @@ pub fn explain(input: &Snapshot, policy: &Policy, memory: &Memory) -> Explained 
     work(input, policy, memory, Scope::Explain)
 }
 
-/// The whole plan at once, as if nothing limited how much is moved: no persistence, no limits per run or node.
+/// The whole plan at once, as if nothing limited how much is moved: no persistence, no limits per run or node, and no
+/// higher confidence for moves of high risk, which whoever reads the plan sees marked. If a node is too full, the plan
+/// also evens out use: it has no later run to do what would be needed then.
 #[must_use]
 pub fn plan_at_once(input: &Snapshot, policy: &Policy) -> Run {
     let mut policy = policy.clone();
     policy.intelligent_migrations.enabled = Some(false);
+    policy.intelligent_migrations.risk_gating_enabled = Some(false);
     work(input, &policy, &Memory::default(), Scope::WholePlan).run
 }
 

@@ -15,7 +15,7 @@ use crate::pipeline::affinity::concerns_guest;
 use crate::pipeline::guest_success::rank_factor;
 use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistence};
 use crate::policy::{Mode, Policy};
-use crate::recommend;
+use crate::recommend::{self, Price};
 use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::score::season::{self, Season};
@@ -27,6 +27,9 @@ const MAX_JUDGED: usize = 20_000;
 /// Held moves that are listed as decisions; the rest shows up in what explains nodes and guests.
 const MAX_HELD: usize = 10;
 
+/// Times `min_improvement` that a move must gain while a plan evens out: few moves that do much.
+const EVENING: f64 = 6.0;
+
 /// How much may happen at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -37,6 +40,8 @@ pub(crate) struct Limits {
     per_day: u32,
     /// Decisions that are listed at most, held ones not counted.
     listed: usize,
+    /// The whole plan at once.
+    whole: bool,
 }
 
 impl Limits {
@@ -47,6 +52,7 @@ impl Limits {
         one_per_node: false,
         per_day: u32::MAX,
         listed: usize::MAX,
+        whole: true,
     };
 
     /// Those of a policy; the limit per day grows with the cluster.
@@ -59,6 +65,7 @@ impl Limits {
             per_day: policy.max_migrations_per_day.saturating_mul(nodes),
             // More would only be skipped, and seen again by the next run.
             listed: 20.max(policy.max_migrations_per_run as usize),
+            whole: false,
         }
     }
 }
@@ -101,6 +108,8 @@ pub(crate) struct Planner<'a> {
     pub fleet: Fleet,
     /// Nodes that had something to be relieved of before any move.
     pub sources_before: Vec<bool>,
+    /// How much dearer moves are for how little there is to win.
+    ease: f64,
     /// Whether every filter is asked for the trail.
     ask_all: bool,
     /// Guests out of the search: decided, or no candidates.
@@ -128,19 +137,27 @@ impl<'a> Planner<'a> {
         limits: Limits,
         ask_all: bool,
     ) -> Self {
-        let fleet = Fleet::of(&snapshot, policy);
+        let mut fleet = Fleet::of(&snapshot, policy);
         let facts = Facts::of(&snapshot);
+        let sources_before = sources(&snapshot, &fleet, policy);
+        let day = snapshot.at.before(Duration::from_secs(24 * 3600));
+        let own = snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
+        // Who asks for a plan wants the cluster in order, and has no later run to wait for. On a calm one nothing is
+        // out of order, and what was put in order today is not shuffled again.
+        if limits.whole && own == 0 && sources_before.contains(&true) {
+            fleet.even_out();
+        }
+        let ease = if limits.whole { Price::PLAIN.ease } else { recommend::ease(&fleet) };
         let flights = || snapshot.in_flight.iter();
         let outs = flights().filter_map(|flight| snapshot.node_index(&flight.from)).collect();
         let ins = flights().filter_map(|flight| snapshot.node_index(flight.to.as_ref()?)).collect();
         let closed = snapshot.guests.iter().map(|guest| not_a_candidate(guest).is_some()).collect();
         let guests = snapshot.guests.len();
-        let day = snapshot.at.before(Duration::from_secs(24 * 3600));
-        let own = snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
         Self {
             made_today: u32::try_from(own).unwrap_or(u32::MAX),
             steps: pipeline::standard(policy),
-            sources_before: sources(&snapshot, &fleet, policy),
+            sources_before,
+            ease,
             before: fleet.clone(),
             best: vec![None; guests],
             snapshot,
@@ -163,11 +180,23 @@ impl<'a> Planner<'a> {
 
     /// Searches until no move is worth it.
     pub(crate) fn search(&mut self) {
+        if self.fleet.evens_out() {
+            // The moves that even most out are also the fewest that relieve; what is then still too full is next.
+            self.ease = EVENING;
+            self.rounds();
+            self.fleet.as_it_is();
+            self.ease = Price::PLAIN.ease;
+        }
+        self.rounds();
+        self.list_held();
+    }
+
+    fn rounds(&mut self) {
         self.refresh();
         for _ in 0..MAX_JUDGED {
             let Some((guest, option)) = self.pick() else { break };
             let migration = self.snapshot.move_at(guest, self.fleet.place[guest], option.target);
-            match pipeline::first_objection(&self.steps, &migration, &self.context()) {
+            match pipeline::first_objection(&self.steps, &migration, &self.context(migration.source_index)) {
                 Some((step, verdict)) => self.hold(guest, option, step, verdict),
                 None => {
                     self.accept(guest, option);
@@ -178,17 +207,17 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        self.list_held();
     }
 
-    fn context(&self) -> Context<'_> {
+    /// For moves from a node.
+    fn context(&self, source: usize) -> Context<'_> {
         Context {
             snapshot: &self.snapshot,
             fleet: &self.fleet,
             before: &self.before,
             facts: &self.facts,
             policy: self.policy,
-            scarcity: self.scarcity(),
+            price: self.price(source),
         }
     }
 
@@ -202,9 +231,11 @@ impl<'a> Planner<'a> {
         Rules { fleet: &self.before, ..self.rules() }
     }
 
-    /// How dear a move is, by what is left of the day's.
-    fn scarcity(&self) -> f64 {
-        recommend::scarcity(self.used_today(), self.limits.per_day)
+    /// How dear a move from a node is. Where guests wait already, nothing is at ease.
+    fn price(&self, source: usize) -> Price {
+        let waits = self.before.nodes[source].pressure_percent() > self.policy.pressure_threshold;
+        let ease = if waits { Price::PLAIN.ease } else { self.ease };
+        Price { scarcity: recommend::scarcity(self.used_today(), self.limits.per_day), ease }
     }
 
     /// Moves of the last 24 hours, with those under way and those of this run.
@@ -244,7 +275,7 @@ impl<'a> Planner<'a> {
         let needed = if fleet.nodes[fleet.place[guest]].leaving {
             0.0
         } else {
-            recommend::needed(&self.snapshot.guests[guest], self.policy, self.scarcity())
+            recommend::needed(&self.snapshot.guests[guest], self.policy, self.price(fleet.place[guest]))
         };
         let rank = rank_factor(self.snapshot.guests[guest].vmid, &self.facts, self.policy);
         let rules = self.rules();
@@ -256,6 +287,10 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let improvement = relief + recommend::charge(fleet, guest, target) + rules.gain(guest, target);
+            let evening = recommend::evening(fleet, guest, target);
+            if evening > 0.0 && improvement < evening {
+                continue; // Evener, but worse.
+            }
             if best.is_none_or(|best| improvement > best.improvement) {
                 best = Some(Possible { target, improvement, needed, rank });
             }
@@ -276,7 +311,7 @@ impl<'a> Planner<'a> {
     fn trail(&self, guest: usize, target: usize) -> Trail {
         let migration = self.snapshot.move_at(guest, self.fleet.place[guest], target);
         let ask = if self.ask_all { pipeline::explain } else { pipeline::run };
-        ask(&self.steps, &migration, &self.context())
+        ask(&self.steps, &migration, &self.context(migration.source_index))
     }
 
     fn hold(&mut self, guest: usize, option: Possible, step: Step, verdict: Verdict) {
@@ -439,8 +474,8 @@ pub(crate) fn over_threshold(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy
     snapshot.nodes.iter().zip(&fleet.nodes).zip(&seasons).map(over).collect()
 }
 
-/// A node at ease gives nothing away: evening out what nobody feels only costs.
+/// A node at ease gives nothing away, unless evenness counts: evening out what nobody feels only costs.
 fn sources(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
     let over = over_threshold(snapshot, fleet, policy);
-    over.iter().zip(&fleet.nodes).map(|(over, load)| *over || load.leaving).collect()
+    over.iter().zip(&fleet.nodes).map(|(over, load)| *over || load.leaving || load.above_even()).collect()
 }

@@ -66,7 +66,8 @@ pub struct Policy {
     #[schemars(range(min = 0, max = 50))]
     pub memory_reserve_percent: f64,
     /// Improvement of the cluster's score, in points, below which a move is not worth it: one point is one percent of an
-    /// average node for an hour. The fewer of the day's migrations are left, the more a move has to gain.
+    /// average node for an hour. Where hardly anything waits a move has to gain up to four times as much, and the fewer of
+    /// the day's migrations are left, the more.
     #[schemars(range(min = 0.01, max = 10))]
     pub min_improvement: f64,
     /// Whether tags that are broken as things stand (guests that stay apart on one node, a group that is split, a pinned

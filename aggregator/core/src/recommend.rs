@@ -2,8 +2,9 @@
 //!
 //! A move is worth the fall of the cluster's score (see [`crate::score`]): the source is credited, the target
 //! charged, both with what the guest is expected to need. It has to beat `min_improvement` plus a price that grows
-//! with the minutes it takes. As every accepted move lowers one and the same score by at least that much, a series of
-//! moves ends by itself: no swinging.
+//! with the minutes it takes, unless the guest stands on a node that is to be emptied: what has to leave has no price.
+//! As every other accepted move lowers one and the same score by at least that much, a series of moves ends by itself:
+//! no swinging.
 
 use evenkeel_common::decision::{Cost, Recommendation, Resource};
 use evenkeel_common::guest::{GuestKind, ProfileClass};
@@ -23,6 +24,12 @@ const POINTS_PER_MINUTE: f64 = 0.1;
 
 /// How steeply the price of a move rises with the share of the day's moves that is used.
 const SCARCITY: f64 = 3.0;
+
+/// How many times `min_improvement` a move must gain on top, where nothing waits.
+const EASE: f64 = 3.0;
+
+/// Points of waiting for each node, on average, at which half of that is left.
+const AT_EASE: f64 = 0.3;
 
 /// Memory is sent more than once, because the guest goes on writing.
 const RESEND: f64 = 1.3;
@@ -52,6 +59,14 @@ pub(crate) fn charge(fleet: &Fleet, guest: usize, target: usize) -> f64 {
     strain(target) - strain(&target.with(&fleet.guests[guest]))
 }
 
+/// What of an improvement is that the nodes become more even; nothing where that does not count.
+pub(crate) fn evening(fleet: &Fleet, guest: usize, target: usize) -> f64 {
+    let (source, target, guest) =
+        (&fleet.nodes[fleet.place[guest]], &fleet.nodes[target], &fleet.guests[guest]);
+    let before = source.uneven() + target.uneven();
+    before - source.without(guest).uneven() - target.with(guest).uneven()
+}
+
 /// What moving a guest costs: its memory, sent again where it changes meanwhile, and its local disks. A container is
 /// stopped and started, so only its disks cross.
 pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
@@ -62,9 +77,33 @@ pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
     Cost { minutes: bytes / bytes_per_minute + OVERHEAD_MINUTES, bytes: Bytes(bytes as u64) }
 }
 
+/// How dear moves are: what they must gain, in multiples of what the policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Price {
+    /// By what is left of the day's moves, [`scarcity`].
+    pub scarcity: f64,
+    /// By how little there is to win, [`ease`].
+    pub ease: f64,
+}
+
+impl Price {
+    /// Nothing makes moves dearer.
+    pub(crate) const PLAIN: Self = Self { scarcity: 1.0, ease: 1.0 };
+}
+
 /// Improvement that a move of this guest needs at least, in points.
-pub(crate) fn needed(guest: &GuestState, policy: &Policy, scarcity: f64) -> f64 {
-    scarcity * (policy.min_improvement + POINTS_PER_MINUTE * cost(guest, policy).minutes)
+pub(crate) fn needed(guest: &GuestState, policy: &Policy, price: Price) -> f64 {
+    let least = price.ease * policy.min_improvement;
+    price.scarcity * (least + POINTS_PER_MINUTE * cost(guest, policy).minutes)
+}
+
+/// By how much `min_improvement` rises on a cluster in which little is expected to wait. What waits there is a burst of
+/// one guest, which as a rule ends before a move has paid, and every move is a risk: so little is not worth one.
+pub(crate) fn ease(fleet: &Fleet) -> f64 {
+    let counted = || fleet.nodes.iter().filter(|node| node.takes);
+    #[allow(clippy::cast_precision_loss)] // Far below 2^53.
+    let waiting = counted().map(score::waiting_points).sum::<f64>() / counted().count().max(1) as f64;
+    1.0 + EASE * AT_EASE / (AT_EASE + waiting)
 }
 
 /// By how much the price of a move rises when `used` of the `limit` moves of a day are made. A day's moves are few: what
@@ -92,7 +131,7 @@ fn confidence(guest: &GuestState, class: ProfileClass, improvement: f64, needed:
 pub(crate) fn confidence_of(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Score {
     let Move { guest, guest_index, target_index, .. } = *migration;
     let improvement = improvement(rules, guest_index, target_index);
-    confidence(guest, rules.fleet.guests[guest_index].class, improvement, needed(guest, policy, 1.0))
+    confidence(guest, rules.fleet.guests[guest_index].class, improvement, needed(guest, policy, Price::PLAIN))
 }
 
 /// A move as a recommendation, with its evidence, on the cluster as it is expected before the move.

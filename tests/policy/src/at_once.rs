@@ -90,6 +90,8 @@ fn snapshot(cluster: &Cluster) -> Result<Snapshot> {
         guest.memory_used = Bytes(told.mem);
         guest.cpu_used = Some(told.cpu);
         guest.tags.extend(told.groups.ignore.then(|| "evenkeel-ignore".to_owned()));
+        // Nobody is there to ask whether a container may be restarted; who plans by hand decides that.
+        guest.tags.extend((told.r#type == GuestKind::Lxc).then(|| "evenkeel-restart-ok".to_owned()));
         let groups = [("evenkeel-with-", &told.groups.affinity), ("evenkeel-anti-", &told.groups.anti)];
         for (prefix, names) in groups.into_iter().chain([("evenkeel-pin-", &told.groups.pin)]) {
             guest.tags.extend(names.iter().map(|name| format!("{prefix}{name}")));

@@ -82,7 +82,7 @@ fn two_empty_nodes_and_a_lone_guest_stay_as_they_are() {
     assert_eq!(
         told(&explained.run),
         "\
-pve1: best candidate is guest 101 to pve2: it improves the cluster by only 0.00 points, 0.96 are needed
+pve1: best candidate is guest 101 to pve2: it improves the cluster by only 0.00 points, 1.00 are needed
 pve2: pve2 runs no guest
 pve3: pve3 runs no guest"
     );
@@ -148,7 +148,7 @@ fn every_guest_that_stays_has_its_reason() {
 103: is not running, so moving it relieves nobody
 104: is a template
 105: is locked (backup); wait for that task, or run `qm unlock` or `pct unlock` if it is left over
-106: best candidate is guest 106 to pve2: it improves the cluster by only 0.48 points, 0.81 are needed
+106: best candidate is guest 106 to pve2: it improves the cluster by only 0.36 points, 0.87 are needed
 107: pve2 is at score 10: nothing to relieve"
     );
 }

@@ -42,7 +42,7 @@ impl Filter for Improvement {
         let after = before - improvement;
         let needed = match must_leave(migration) {
             Some(_) => 0.0,
-            None => recommend::needed(migration.guest, policy, context.scarcity),
+            None => recommend::needed(migration.guest, policy, context.price),
         };
         if improvement < needed {
             return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });

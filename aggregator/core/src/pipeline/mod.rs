@@ -29,6 +29,7 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 
 use crate::policy::Policy;
+use crate::recommend::Price;
 use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::score::season::Day;
@@ -60,8 +61,8 @@ pub struct Context<'a> {
     pub(crate) facts: &'a Facts,
     /// The options.
     pub policy: &'a Policy,
-    /// Times its price that a move has to gain, because the day's moves run out; 1 while all are left.
-    pub scarcity: f64,
+    /// How dear moves are in this run.
+    pub(crate) price: Price,
 }
 
 impl Context<'_> {

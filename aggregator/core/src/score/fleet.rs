@@ -15,6 +15,9 @@ const CROWDED: f64 = 0.25;
 /// Share of a node's hours that is spent waiting, from which on it is worth a look.
 const WAITS: f64 = 0.005;
 
+/// Points for one squared percentage point in the variance of the nodes' use, where evenness counts.
+const EVEN: f64 = 1.8;
+
 /// Expected load of one node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NodeLoad {
@@ -44,6 +47,9 @@ pub(crate) struct NodeLoad {
     demand_then: f64,
     /// Highest of memory and I/O pressure: not known by guest, so a move changes nothing about it.
     other_pressure: f64,
+    /// Points for each squared percentage point between its use and what is even, and what is even (0 to 1).
+    even: f64,
+    even_use: f64,
     /// Whether guests may come.
     pub takes: bool,
     /// Whether it is to be emptied.
@@ -92,6 +98,26 @@ impl NodeLoad {
         let ratio =
             if self.demand_then > 0.0 { (self.cpu_demand() / self.demand_then).min(2.0) } else { 1.0 };
         (self.cpu_pressure * ratio).min(100.0).max(self.other_pressure)
+    }
+
+    /// Mean of the shares of CPU and memory in use, as PVE's own balancer counts: 1.0 = full.
+    fn used(&self) -> f64 {
+        let cpu = self.ahead.iter().sum::<f64>() / self.ahead.len() as f64;
+        (cpu / self.cores + self.memory_used / self.memory) / 2.0
+    }
+
+    /// What its distance from even adds to the cluster's score, in points.
+    pub(crate) fn uneven(&self) -> f64 {
+        if self.even == 0.0 {
+            return 0.0;
+        }
+        let percent = 100.0 * (self.used() - self.even_use);
+        self.even * percent * percent
+    }
+
+    /// Whether it has more than is even, where that counts.
+    pub(crate) fn above_even(&self) -> bool {
+        self.even > 0.0 && self.used() > self.even_use
     }
 
     /// The same node with this guest too.
@@ -177,6 +203,29 @@ impl Fleet {
         Self { nodes, guests, place, reserve: policy.memory_reserve_percent / 100.0 }
     }
 
+    /// Makes evenness count from here on: the variance of the nodes' use as it is now, in points.
+    ///
+    /// For a plan that is made at once. What is done run by run leaves nodes at ease alone, since what is uneven
+    /// harms nobody until somebody waits, and then there is another run; a plan has no later run.
+    pub(crate) fn even_out(&mut self) {
+        let counted = || self.nodes.iter().filter(|node| node.takes);
+        let count = counted().count().max(1) as f64;
+        let mean = counted().map(NodeLoad::used).sum::<f64>() / count;
+        for node in self.nodes.iter_mut().filter(|node| node.takes) {
+            (node.even, node.even_use) = (EVEN / count, mean);
+        }
+    }
+
+    /// Whether evenness counts.
+    pub(crate) fn evens_out(&self) -> bool {
+        self.nodes.iter().any(|node| node.even > 0.0)
+    }
+
+    /// Evenness counts no longer.
+    pub(crate) fn as_it_is(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.even = 0.0);
+    }
+
     /// Moves a guest.
     pub(crate) fn apply(&mut self, guest: usize, target: usize) {
         let source = self.place[guest];
@@ -219,6 +268,8 @@ fn empty(node: &NodeState, mean_cores: f64, mean_memory: f64) -> NodeLoad {
         guests: 0,
         cpu_pressure: node.pressure.cpu.unwrap_or(0.0),
         demand_then: 0.0,
+        even: 0.0,
+        even_use: 0.0,
         other_pressure: node
             .pressure
             .memory

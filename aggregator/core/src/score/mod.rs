@@ -8,8 +8,9 @@
 //! percent of an average node for an hour. It adds up, over nodes,
 //! - the work that is expected to wait for CPU in the coming four hours ([`forecast`], [`waiting`]): nothing on a node
 //!   with cores to spare, all that is too much on a full one, and softly in between;
-//! - memory, `50 x part^8`: it has no queue, so the last percents before it is short weigh as much as waiting does;
-//! - guests on a node that is to be emptied.
+//! - memory, `30 x part^8`: it has no queue, so the last percents before it is short weigh as much as waiting does;
+//! - guests on a node that is to be emptied, and tags that are not kept ([`crate::repair`]);
+//! - in a plan that is made at once, and there only, how uneven the nodes are ([`fleet::Fleet::even_out`]).
 //!
 //! So it is convex (the hottest node counts most), does not reward shuffling among calm nodes, does not depend on how
 //! many nodes there are, and weighs nodes by their size, so that a large one is not run hotter than a small one.
@@ -42,6 +43,9 @@ const PARTS: [(Resource, f64, Part); 3] = [
     (Resource::Memory, 1.0, memory::part),     // Hard when it ends, so it weighs as much.
     (Resource::Pressure, 0.5, pressure::part), // A symptom of the other two (or of I/O): half.
 ];
+
+/// Points of a node that is out of memory.
+const MEMORY: f64 = 30.0;
 
 /// Points for each guest on a node that is to be emptied: enough to outweigh what it adds on any calm node.
 const STRANDED: f64 = 20.0;
@@ -96,12 +100,17 @@ pub(crate) fn score(node: &NodeLoad) -> Score {
     Score::clamped(100.0 * sum.sqrt().sqrt().sqrt())
 }
 
+/// What the work that is expected to wait on a node adds to the cluster's score, in points.
+pub(crate) fn waiting_points(node: &NodeLoad) -> f64 {
+    node.cpu_weight * 100.0 * node.waiting() / node.cores
+}
+
 /// What a node adds to the cluster's score, in points.
 pub(crate) fn strain(node: &NodeLoad) -> f64 {
     let stranded = if node.leaving { STRANDED * f64::from(node.guests) } else { 0.0 };
-    let cpu = node.cpu_weight * 100.0 * node.waiting() / node.cores;
-    let memory = 50.0 * node.memory_weight * pow8(memory::part(node));
-    cpu + memory + stranded
+    let cpu = waiting_points(node);
+    let memory = MEMORY * node.memory_weight * pow8(memory::part(node));
+    cpu + memory + stranded + node.uneven()
 }
 
 /// Scores of all nodes that take part, in the snapshot's order.

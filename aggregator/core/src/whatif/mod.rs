@@ -19,6 +19,7 @@ use evenkeel_common::units::Bytes;
 
 use crate::pipeline::{self, Context, Facts, Filter};
 use crate::policy::Policy;
+use crate::recommend::Price;
 use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::snapshot::{Candidate, HaRule, Snapshot};
@@ -76,7 +77,7 @@ impl<'a> Ground<'a> {
             before: fleet,
             facts: &self.facts,
             policy: self.policy,
-            scarcity: 1.0,
+            price: Price::PLAIN,
         };
         let migration = self.snapshot.move_at(guest, source, target);
         let verdict = self.affinity.as_ref()?.judge(&migration, &context);
