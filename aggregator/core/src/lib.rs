@@ -11,10 +11,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod coexist;
+pub mod confidence;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 #[cfg(test)]
 mod golden;
+pub mod outcome;
 pub mod pipeline;
 mod plan;
 pub mod policy;

@@ -234,5 +234,5 @@ fn a_changed_record_shows_where_it_differs() {
     assert!(told[1].starts_with("decisions[0].trail[12]: stored nothing, replayed {"), "{told:?}");
     assert_ne!(replayed.stored_digest, replayed.replayed_digest);
     record.version += 1;
-    assert!(replay(&record).unwrap_err().to_string().starts_with("the record has version 3"));
+    assert!(replay(&record).unwrap_err().to_string().starts_with("the record has version 4"));
 }

@@ -7,10 +7,11 @@
 //! no swinging.
 
 use evenkeel_common::decision::{Cost, Recommendation, Resource};
-use evenkeel_common::guest::{GuestKind, ProfileClass};
+use evenkeel_common::guest::GuestKind;
 use evenkeel_common::reason::Reason;
-use evenkeel_common::units::{Bytes, Score};
+use evenkeel_common::units::Bytes;
 
+use crate::confidence;
 use crate::policy::Policy;
 use crate::repair::Rules;
 use crate::risk;
@@ -115,25 +116,6 @@ pub(crate) fn scarcity(used: u32, limit: u32) -> f64 {
     }
 }
 
-/// Confidence that the move will improve the cluster: more with a profile of a day or longer, and more the further
-/// the improvement is above what is needed. A first form: ordered, not calibrated; without a profile an improvement of
-/// twice what is needed passes the default threshold, with one even the least does.
-fn confidence(guest: &GuestState, class: ProfileClass, improvement: f64, needed: f64) -> Score {
-    const DAY_S: f64 = 86_400.0;
-    #[allow(clippy::cast_precision_loss)] // Seconds of a profile are far below 2^53.
-    let days = guest.profile.as_ref().map_or(0.0, |profile| profile.observed_s as f64 / DAY_S).min(1.0);
-    let known = if class == ProfileClass::Unknown { 0.4 * days } else { days };
-    let margin = improvement / (improvement + needed);
-    Score::clamped(56.0 + 14.0 * known + 30.0 * margin.max(0.0))
-}
-
-/// The confidence of a move on the cluster as it is expected before the move.
-pub(crate) fn confidence_of(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Score {
-    let Move { guest, guest_index, target_index, .. } = *migration;
-    let improvement = improvement(rules, guest_index, target_index);
-    confidence(guest, rules.fleet.guests[guest_index].class, improvement, needed(guest, policy, Price::PLAIN))
-}
-
 /// A move as a recommendation, with its evidence, on the cluster as it is expected before the move.
 pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Recommendation {
     let Move { guest, source, target, guest_index, .. } = *migration;
@@ -154,7 +136,7 @@ pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &P
         source: source.id.clone(),
         target: target.id.clone(),
         improvement,
-        confidence: confidence_of(migration, rules, policy),
+        confidence: confidence::confidence_of(migration, rules, policy),
         risk: risk.level,
         cost: cost(guest, policy),
         conflict: None,

@@ -6,8 +6,10 @@
 
 mod at_once;
 mod config;
+mod log;
 mod node;
 mod protocol;
+mod reliability;
 mod simulated;
 
 use std::fs;
@@ -30,6 +32,12 @@ struct Arguments {
     /// Sets an option, as in TOML: `--set min_improvement=1.5`, `--set intelligent_migrations.enabled=false`.
     #[arg(long, value_name = "OPTION=VALUE", global = true)]
     set: Vec<String>,
+    /// Writes every move that is made and what came of it to this file, a JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Forgets the guests' past: as on the first day of an installation that finds no records.
+    #[arg(long)]
+    without_history: bool,
     #[command(subcommand)]
     what: Option<What>,
 }
@@ -41,6 +49,12 @@ enum What {
         /// The snapshot, JSON of version 1.
         file: PathBuf,
     },
+    /// Prints how often moves helped, by the confidence they were told with.
+    Reliability {
+        /// Files that `--log` wrote.
+        #[arg(required = true)]
+        logs: Vec<PathBuf>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -49,7 +63,8 @@ fn main() -> Result<()> {
     match arguments.what {
         _ if arguments.print_config => print!("{}", config::shown(&policy)?),
         Some(What::Plan { file }) => println!("{}", serde_json::to_string(&plan(&file, &policy)?)?),
-        None => simulate(&policy)?,
+        Some(What::Reliability { logs }) => println!("{}", reliability::of(&logs)?),
+        None => simulate(&policy, arguments.log.as_deref(), arguments.without_history)?,
     }
     Ok(())
 }
@@ -62,7 +77,7 @@ fn plan(file: &Path, policy: &Policy) -> Result<Answer<String>> {
 }
 
 /// Answers the simulator line by line until it says so.
-fn simulate(policy: &Policy) -> Result<()> {
+fn simulate(policy: &Policy, log: Option<&Path>, without_history: bool) -> Result<()> {
     let mut cluster: Option<Simulated> = None;
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
@@ -70,8 +85,12 @@ fn simulate(policy: &Policy) -> Result<()> {
         let message =
             serde_json::from_str(&line).context("the simulator said what is not in the protocol")?;
         match (message, &mut cluster) {
-            (ToPolicy::Init(init), _) => {
-                cluster = Some(Simulated::new(init, policy.clone())?);
+            (ToPolicy::Init(mut init), _) => {
+                if without_history {
+                    init.guests.iter_mut().for_each(|guest| guest.cpu_history.clear());
+                }
+                let log = log.map(log::Log::create).transpose()?;
+                cluster = Some(Simulated::new(init, policy.clone(), log)?);
                 writeln!(out, "{}", serde_json::to_string(&Ready::default())?)?;
             }
             (ToPolicy::Tick(tick), Some(cluster)) => {

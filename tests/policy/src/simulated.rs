@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use evenkeel_common::decision::{Action, Mover};
+use evenkeel_common::decision::{Action, Decision, Mover};
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
+use evenkeel_core::confidence::Grounds;
 use evenkeel_core::{Candidate, InFlight, Memory, PastMove, Policy, Pressure, Snapshot, TrailPoint, decide};
 use evenkeel_detect::profile::{GuestProfiler, RrdMean};
 
+use crate::log::Log;
 use crate::node;
 use crate::protocol::{Answer, Guest, Init, InitGuest, Limits, Migration, Moved, Node, Status, Tick};
 
@@ -36,11 +38,13 @@ pub struct Simulated {
     history: Vec<PastMove>,
     /// Demand of each node in percent, by the time of its step.
     trails: BTreeMap<NodeId, VecDeque<(Timestamp, f64)>>,
+    /// Where moves and what came of them are written, if asked for.
+    log: Option<Log>,
 }
 
 impl Simulated {
     /// Learns the guests' past as the daemons learn Proxmox's RRD.
-    pub fn new(mut init: Init, mut policy: Policy) -> Result<Self> {
+    pub fn new(mut init: Init, mut policy: Policy, log: Option<Log>) -> Result<Self> {
         let slowest = init.nodes.iter().map(|node| node.link_mbps).fold(f64::INFINITY, f64::min);
         if slowest.is_finite() {
             policy.migration_link_mbps = (8.0 * slowest) as u32;
@@ -68,6 +72,7 @@ impl Simulated {
             guests,
             history: Vec::new(),
             trails: BTreeMap::new(),
+            log,
         })
     }
 
@@ -82,6 +87,10 @@ impl Simulated {
         let interval = self.policy.decision_interval.clamp(1, self.step_s.max(1));
         let runs = self.step_s / interval;
         self.learn(tick, now, interval, runs);
+        if let Some(log) = &mut self.log {
+            let vcpus = |id: u32| self.guests.get(id as usize).map_or(1.0, |(guest, _)| guest.vcpus);
+            log.step(tick, f64::from(self.step_s) / 3600.0, vcpus)?;
+        }
         let mut snapshot = self.snapshot(tick, now)?;
         self.follow(&mut snapshot);
         let mut starts = Starts::of(self.limits, &snapshot.in_flight);
@@ -91,10 +100,17 @@ impl Simulated {
             land(&mut snapshot, &mut flying);
             let run = decide(&snapshot, &self.policy, &self.memory);
             self.memory = run.memory_out;
+            let grounds = self.grounds(&snapshot, &run.decisions);
             for decision in run.decisions.iter().filter(|decision| decision.action == Action::Pending) {
                 let chosen = &decision.recommendation;
                 if !starts.take(&chosen.source, &chosen.target) {
                     continue; // The simulator would refuse it; the next step may have room.
+                }
+                if let (Some(log), Some(grounds)) = (&mut self.log, grounds.get(&chosen.guest)) {
+                    let guest = chosen.guest.get() - FIRST_VMID;
+                    let ids = [guest, number(&chosen.source)?, number(&chosen.target)?];
+                    let days = profile_days(&snapshot, chosen.guest);
+                    log.begin(tick.t, ids, chosen, days, *grounds);
                 }
                 migrations.push(Migration {
                     guest: chosen.guest.get() - FIRST_VMID,
@@ -111,6 +127,28 @@ impl Simulated {
             }
         }
         Ok(Answer { migrations })
+    }
+
+    /// What the confidence in each accepted move is made of, on the cluster as the run saw it; for the log.
+    fn grounds(&self, snapshot: &Snapshot, decisions: &[Decision]) -> BTreeMap<Vmid, Grounds> {
+        let mut grounds = BTreeMap::new();
+        if self.log.is_none() {
+            return grounds;
+        }
+        let mut seen = snapshot.sorted();
+        for flight in &snapshot.in_flight {
+            if let Some(target) = flight.to.clone() {
+                seen.apply(&Candidate { guest: flight.guest, target });
+            }
+        }
+        for decision in decisions.iter().filter(|decision| decision.filter.is_none()) {
+            let chosen = &decision.recommendation;
+            let candidate = Candidate { guest: chosen.guest, target: chosen.target.clone() };
+            let of = Grounds::of(&candidate, &seen, &self.policy);
+            grounds.extend(of.map(|of| (chosen.guest, of)));
+            seen.apply(&candidate);
+        }
+        grounds
     }
 
     /// What an agent would have told once a minute, up to now.
@@ -174,10 +212,19 @@ fn figures(node: &mut evenkeel_core::NodeState, told: &Node, guests: &[Guest]) {
     node.pressure = Pressure { cpu: Some(100.0 * told.cpu_pressure), memory: Some(0.0), io: Some(0.0) };
 }
 
-/// Cores that a guest waited for: a share of what it wanted, of which the rest is what it got.
+/// Cores that a guest waited for.
 fn waited(guest: &Guest) -> f64 {
-    let share = guest.cpu_pressure.clamp(0.0, 0.99);
-    guest.cpu * share / (1.0 - share)
+    wanted(guest) - guest.cpu
+}
+
+/// Cores that a guest wanted: it waited for a share of them, the rest is what it got.
+pub fn wanted(guest: &Guest) -> f64 {
+    guest.cpu / (1.0 - guest.cpu_pressure.clamp(0.0, 0.99))
+}
+
+fn profile_days(snapshot: &Snapshot, guest: Vmid) -> f64 {
+    let known = snapshot.guests.iter().find(|known| known.vmid == guest);
+    known.and_then(|known| known.profile.as_ref()).map_or(0.0, |p| p.observed_s as f64 / 86_400.0)
 }
 
 /// What of a step's moves has arrived by the snapshot's time is where it went to, and on record.
@@ -287,7 +334,7 @@ mod tests {
             guests.join(",")
         );
         match serde_json::from_str(&text).unwrap() {
-            ToPolicy::Init(init) => Simulated::new(init, effective(&[]).unwrap()).unwrap(),
+            ToPolicy::Init(init) => Simulated::new(init, effective(&[]).unwrap(), None).unwrap(),
             other => panic!("{other:?}"),
         }
     }

@@ -1,19 +1,19 @@
 //! Filter 6: what could hurt needs more certainty.
 //!
 //! The rule: a move of high risk (see [`crate::risk`]) needs a confidence of `confidence_threshold` times
-//! `risk_confidence_multiplier` (75 x 1.2 = 90), but never more than 95: beyond that no forecast is honest, and a limit
-//! that can not be met would be a ban that nobody asked for.
+//! `risk_confidence_multiplier` (75 x 1.2 = 90), but never more than 92: hardly any forecast is surer than that, and a
+//! limit that can not be met would be a ban that nobody asked for.
 
 use evenkeel_common::decision::{Risk as Level, Step, Verdict};
 use evenkeel_common::reason::Reason;
 
 use super::{Context, Filter, must_leave};
-use crate::recommend;
+use crate::confidence::confidence_of;
 use crate::risk::assess;
 use crate::snapshot::Move;
 
 /// Confidence that suffices for any risk.
-const MOST: f64 = 95.0;
+const MOST: f64 = 92.0;
 
 pub(super) struct Risk;
 
@@ -37,7 +37,7 @@ impl Filter for Risk {
         let multiplier = policy.intelligent_migrations.risk_confidence_multiplier;
         // A threshold above the most that is asked for stands: then the filter before this one wants it.
         let needed = (policy.confidence_threshold * multiplier).min(MOST.max(policy.confidence_threshold));
-        let confidence = recommend::confidence_of(migration, &context.rules(), policy).get();
+        let confidence = confidence_of(migration, &context.rules(), policy).get();
         let parts = risk.parts;
         if confidence < needed {
             Verdict::Filtered(Reason::RiskTooHigh { parts, confidence, needed })

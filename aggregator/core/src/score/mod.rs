@@ -25,7 +25,7 @@ mod memory;
 pub mod predict;
 mod pressure;
 pub(crate) mod season;
-mod waiting;
+pub(crate) mod waiting;
 
 use evenkeel_common::decision::Resource;
 use evenkeel_common::id::NodeId;

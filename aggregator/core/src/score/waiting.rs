@@ -8,7 +8,7 @@
 //! Only sums, products, quotients and square roots: these give the same bits on every machine, which replay needs.
 
 /// Cores' worth of work that waits, of a demand with this mean and variance (cores, cores squared).
-pub(super) fn expected(mean: f64, variance: f64, cores: f64) -> f64 {
+pub(crate) fn expected(mean: f64, variance: f64, cores: f64) -> f64 {
     let over = mean - cores;
     let deviation = variance.max(0.0).sqrt();
     if deviation < 1e-6 || over > 6.0 * deviation {
