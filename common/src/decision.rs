@@ -320,6 +320,18 @@ pub struct Recommendation {
     pub evidence: Vec<Reason>,
 }
 
+impl Recommendation {
+    /// Guests that are no decisions of their own, because HA moves them along with this one.
+    #[must_use]
+    pub fn along(&self) -> &[Vmid] {
+        let along = self.evidence.iter().find_map(|reason| match reason {
+            Reason::HaTakesAlong { guests } => Some(guests.as_slice()),
+            _ => None,
+        });
+        along.unwrap_or_default()
+    }
+}
+
 /// What became of one recommendation in one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {

@@ -113,9 +113,6 @@ reasons! {
     "foreign_migration" ForeignMigration { guest: Vmid, source: NodeId, target: Option<NodeId> } =>
         ("a migration that evenkeel did not start is under way: guest {guest} from {source}{}",
             target.as_ref().map_or_else(String::new, |node| format!(" to {node}")));
-    /// Not enough data since the start.
-    "warming_up" WarmingUp { seconds: u64, needed_s: u64 } =>
-        ("warming up: {seconds} s of data, {needed_s} s are needed");
     /// Nothing to balance.
     "converged" Converged { spread: f64, threshold: f64 } =>
         ("the cluster is balanced: node scores within {spread:.1} points (threshold {threshold:.1}), no node over a limit");
@@ -143,9 +140,6 @@ reasons! {
     /// Sure enough.
     "confidence_enough" ConfidenceEnough { confidence: f64, needed: f64 } =>
         ("confidence {confidence:.0} of the {needed:.0} that is needed");
-    /// Several recommendations for one guest.
-    "conflict_same_guest" ConflictSameGuest { guest: Vmid, target: NodeId } =>
-        ("guest {guest} is already recommended to go to {target} in this run");
     /// The guest is being moved.
     "conflict_in_flight" ConflictInFlight { guest: Vmid, target: Option<NodeId>, by: Mover } =>
         ("guest {guest} is being moved{} by {}",
@@ -209,7 +203,8 @@ reasons! {
         ("cluster score {before:.1} -> {after:.1}: better by {improvement:.2} points");
     /// The target's memory would not suffice.
     "target_memory" TargetMemory { target: NodeId, free_after: Bytes, reserve: Bytes } =>
-        ("{target} would keep {free_after} of memory free; its reserve is {reserve}");
+        ("{target} would {}; its reserve is {reserve}",
+            if free_after.0 == 0 { "run out of memory".to_owned() } else { format!("keep {free_after} of memory free") });
     /// The target would exceed a limit and be worse off than the source is.
     "target_over_limit" TargetOverLimit { target: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
         ("{target} would reach {percent:.0} % {resource}; its limit is {limit_percent:.0} %");
@@ -223,18 +218,53 @@ reasons! {
 
     /// A tag keeps evenkeel away.
     "tag_ignore" TagIgnore { tag: String } => ("tag {tag} tells balancers to leave it alone");
+    /// A tag of ours that says nothing we know; the safe reading is taken.
+    "tag_unknown" TagUnknown { tag: String } =>
+        ("tag {tag} is not understood, so the guest is left alone; correct or remove it");
     /// A tag pins it.
     "tag_pin" TagPin { tags: Vec<String>, nodes: Vec<NodeId> } =>
         ("pinned to {} by tag {}", if nodes.is_empty() { "no node of this cluster".to_owned() } else { list(nodes) }, list(tags));
     /// A member of its anti-affinity group runs on the target.
     "tag_apart" TagApart { group: String, peer: Vmid, target: NodeId } =>
         ("{target} runs guest {peer} of the same anti-affinity group (tag {group})");
+    /// The target's room holds more of its anti-affinity group than the one it is in.
+    "room_apart" RoomApart { target: NodeId, room: String, group: String, guests: Vec<Vmid>, here: u32 } =>
+        ("{target} is in room {room}, which holds guest {} of the same anti-affinity group ({group}); the room it would leave holds {here}",
+            list(guests));
+    /// A room names a node that is not there.
+    "room_unknown" RoomUnknown { room: String, name: String } =>
+        ("room {room} names {name}, which is no node of this cluster; correct `rooms` of its policy");
     /// Its affinity group would be split.
     "tag_together" TagTogether { group: String, peers: Vec<Vmid>, source: NodeId } =>
         ("its affinity group (tag {group}) stays together: guest {} on {source}", list(peers));
+    /// Its group stands complete, and all of it moves.
+    "group_moves" GroupMoves { groups: Vec<String>, guests: Vec<Vmid> } =>
+        ("its group ({}) moves whole: guest {}; the improvement is that of all together", list(groups), list(guests));
+    /// Its group is on its way, and it comes after.
+    "group_follows" GroupFollows { groups: Vec<String>, leader: Vmid, target: NodeId, guests: Vec<Vmid> } =>
+        ("its group ({}) is on its way: guest {leader} went to {target}, the rest (guest {}) follows; the improvement is that of the rest",
+            list(groups), list(guests));
+    /// Another member keeps its group where it is.
+    "group_held" GroupHeld { groups: Vec<String>, guest: Vmid, why: Box<Reason> } =>
+        ("its group ({}) moves whole or not at all, and guest {guest} stays: {why}", list(groups));
+    /// A group that was on its way is split.
+    "group_stuck" GroupStuck { groups: Vec<String>, guests: Vec<Vmid>, target: NodeId, why: Box<Reason> } =>
+        ("the group {} is split: guest {} can not follow the rest to {target}: {why}", list(groups), list(guests));
+    /// No node takes all of its group.
+    "group_no_room" GroupNoRoom { groups: Vec<String>, guests: Vec<Vmid>, memory: Bytes } =>
+        ("no other node has room for all of its group ({}: guest {}), {memory}, and the memory reserve", list(groups), list(guests));
+    /// HA moves others when it moves this guest.
+    "ha_takes_along" HaTakesAlong { guests: Vec<Vmid> } =>
+        ("HA moves guest {} along with it; the cost is that of all", list(guests));
+    /// HA moves it when it moves another.
+    "ha_comes_along" HaComesAlong { rule: String, guest: Vmid, target: NodeId } =>
+        ("HA rule {rule} moves it along with guest {guest} to {target}");
     /// A strict HA rule keeps it off the target.
     "ha_node_affinity" HaNodeAffinity { rule: String, nodes: Vec<NodeId>, strict: bool } =>
         ("HA rule {rule} {} {}", if *strict { "allows only" } else { "prefers and would move it back to" }, list(nodes));
+    /// An HA rule ranks the target lower.
+    "ha_node_priority" HaNodePriority { rule: String, source: NodeId, target: NodeId } =>
+        ("HA rule {rule} prefers {source} to {target}");
     /// An HA rule keeps guests apart.
     "ha_apart" HaApart { rule: String, peer: Vmid, target: NodeId } =>
         ("HA rule {rule} keeps it apart from guest {peer} on {target}");
@@ -279,8 +309,14 @@ reasons! {
     "guest_locked" GuestLocked { lock: String } => ("is locked ({lock}); wait for that task, or run `qm unlock` or `pct unlock` if it is left over");
     /// No room anywhere.
     "no_room" NoRoom { memory: Bytes } => ("no other node has room for its {memory} and the memory reserve");
+    /// Nowhere to go at all.
+    "no_target" NoTarget { nodes: Vec<NodeId> } =>
+        ("no other node takes guests: {} not online, barred or in maintenance", verb(nodes));
     /// Its node is fine.
     "source_calm" SourceCalm { node: NodeId, score: f64 } => ("{node} is at score {score:.0}: nothing to relieve");
+    /// Its node is fine once this run's moves are made.
+    "source_relieved" SourceRelieved { node: NodeId, before: f64, after: f64 } =>
+        ("{node} goes from score {before:.0} to {after:.0} with the moves of this run: nothing else to relieve");
     /// No figures of this guest.
     "guest_unknown_load" GuestUnknownLoad {} => ("its load is not known yet");
 
@@ -311,7 +347,10 @@ reasons! {
         ("best move is guest {guest} to {target} (better by {improvement:.2} points), held by {filter}: {objection}");
     /// The best move is not worth it.
     "best_move_too_small" BestMoveTooSmall { guest: Vmid, target: NodeId, improvement: f64, needed: f64 } =>
-        ("best candidate is guest {guest} to {target}: it improves the cluster by only {improvement:.2} points, {needed:.2} are needed");
+        ("best candidate is guest {guest} to {target}: it {}", gains(*improvement, *needed));
+    /// The best move is not worth it, now that the day's migrations run out.
+    "best_move_too_dear" BestMoveTooDear { guest: Vmid, target: NodeId, improvement: f64, needed: f64, used: u32, limit: u32 } =>
+        ("best candidate is guest {guest} to {target}: it {}, since {used} of the day's {limit} migrations are used", gains(*improvement, *needed));
     /// The best move waits its turn.
     "best_move_waits" BestMoveWaits { guest: Vmid, target: NodeId, why: Box<Reason> } =>
         ("best move is guest {guest} to {target}; it waits: {why}");
@@ -334,9 +373,18 @@ reasons! {
     /// One out of, one into a node at a time.
     "limit_node" LimitNode { node: NodeId, into: bool } =>
         ("another guest already moves {} {node}; one at a time", if *into { "into" } else { "out of" });
+    /// The target's memory is not free yet.
+    "limit_room" LimitRoom { target: NodeId } =>
+        ("{target} has the memory for it only once the guests that are to leave it have left");
     /// Over the day's limit.
     "limit_day" LimitDay { moved: u32, limit: u32, per_node: u32 } =>
         ("{moved} migrations in the last 24 h; the limit is {limit} (max_migrations_per_day {per_node} per node)");
+    /// What the day has left is promised.
+    "limit_promised" LimitPromised { moved: u32, promised: u32, limit: u32 } =>
+        ("{moved} migrations in the last 24 h, and {promised} promised to groups on their way; the limit is {limit}");
+    /// More members than the day has migrations left.
+    "limit_group" LimitGroup { groups: Vec<String>, migrations: u32, left: u32, limit: u32 } =>
+        ("its group ({}) moves whole, in {migrations} migrations; of the day's {limit} there are {left} left", list(groups));
     /// Mode advise.
     "advised" Advised { before: f64, after: f64 } =>
         ("passed all filters: cluster score {before:.1} -> {after:.1}; mode advise leaves the move to you");
@@ -374,6 +422,18 @@ const fn mover(by: Mover) -> &'static str {
     }
 }
 
+fn gains(improvement: f64, needed: f64) -> String {
+    if improvement <= -0.005 {
+        format!("would make the cluster worse by {:.2} points", -improvement)
+    } else {
+        format!("improves the cluster by only {:.2} points, {needed:.2} are needed", improvement.max(0.0))
+    }
+}
+
+fn verb(nodes: &[NodeId]) -> String {
+    format!("{} {}", list(nodes), if nodes.len() == 1 { "is" } else { "are" })
+}
+
 /// A second of the day as people write it.
 fn clock(second: u32) -> String {
     format!("{:02}:{:02}", second / 3600, second / 60 % 60)
@@ -400,51 +460,5 @@ const fn basis(class: ProfileClass) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_are_unique_and_equal_to_json() {
-        let mut codes = Reason::CODES.to_vec();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), Reason::CODES.len());
-        let reason = Reason::Observing { seen: 2, needed: 3 };
-        assert_eq!(serde_json::to_value(&reason).unwrap()["code"], reason.code());
-    }
-
-    #[test]
-    fn sentences_read_well_and_fields_are_complete() {
-        let node = |name: &str| NodeId::new(name).unwrap();
-        let cycle = Reason::Cycle { path: vec![node("A"), node("B"), node("C"), node("A")], window_h: 48.0 };
-        assert_eq!(cycle.to_string(), "cycle detected A->B->C->A within 48 h");
-        assert_eq!(cycle.fields()["path"], r#"["A","B","C","A"]"#);
-        let hot = Reason::NodeHot {
-            node: node("pve1"),
-            resource: Resource::Cpu,
-            percent: 93.2,
-            cluster_percent: 34.1,
-        };
-        assert_eq!(hot.to_string(), "pve1 CPU 93 % against the cluster's 34 %");
-        assert_eq!(hot.fields()["node"], "pve1");
-        assert_eq!(hot.fields().len(), 4);
-    }
-
-    #[test]
-    fn a_reason_in_a_reason_survives_json() {
-        let target = NodeId::new("pve2").unwrap();
-        let reason = Reason::BestMoveHeld {
-            guest: Vmid::new(101).unwrap(),
-            target: target.clone(),
-            improvement: 1.0 / 3.0,
-            filter: Step::Affinity,
-            objection: Box::new(Reason::TargetMaintenance { target }),
-        };
-        let text = serde_json::to_string(&reason).unwrap();
-        assert_eq!(serde_json::from_str::<Reason>(&text).unwrap(), reason);
-        assert_eq!(
-            reason.to_string(),
-            "best move is guest 101 to pve2 (better by 0.33 points), held by affinity: pve2 is in maintenance"
-        );
-    }
-}
+#[path = "reason_tests.rs"]
+mod tests;

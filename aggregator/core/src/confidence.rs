@@ -18,6 +18,7 @@
 use evenkeel_common::units::Score;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle;
 use crate::outcome::TRIFLE;
 use crate::pipeline::Facts;
 use crate::policy::Policy;
@@ -58,27 +59,25 @@ impl Grounds {
     #[must_use]
     pub fn of(candidate: &Candidate, snapshot: &Snapshot, policy: &Policy) -> Option<Self> {
         let migration = snapshot.resolve(candidate)?;
-        let (facts, fleet) = (Facts::of(snapshot), Fleet::of(snapshot, policy));
+        let (facts, fleet) = (Facts::of(snapshot, &[]), Fleet::of(snapshot, policy));
         Some(Self::of_move(&migration, &Rules { snapshot, facts: &facts, fleet: &fleet }, policy))
     }
 
     fn of_move(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Self {
         let fleet = rules.fleet;
         let (guest, target) = (migration.guest_index, migration.target_index);
-        let predicted = &fleet.guests[guest];
-        let pairs = [
-            (fleet.nodes[migration.source_index], fleet.nodes[migration.source_index].without(predicted)),
-            (fleet.nodes[target], fleet.nodes[target].with(predicted)),
-        ];
+        let (left, joined) = bundle::moved(rules, guest, target);
+        let pairs = [(fleet.nodes[migration.source_index], left), (fleet.nodes[target], joined)];
         let spared = pairs.iter().map(|(now, then)| now.waiting() - then.waiting()).sum();
         let points: f64 = pairs.iter().map(|(now, then)| waiting_points(now) - waiting_points(then)).sum();
         let other = recommend::improvement(rules, guest, target) - points.max(0.0);
-        let hours = predicted.ahead.iter().sum::<f64>();
+        let unit = rules.facts.bundles.unit(&guest).iter();
+        let hours = unit.flat_map(|&member| fleet.guests[member].ahead).sum::<f64>();
         let source = migration.source;
         let arrives = pairs[0].0.memory_percent() > policy.mem_threshold
             || rules.gain(guest, target) > 0.0
-            || recommend::evening(fleet, guest, target) > 0.0;
-        let worth = other >= recommend::needed(migration.guest, policy, Price::PLAIN);
+            || recommend::evening(rules, guest, target) > 0.0;
+        let worth = other >= recommend::needed(rules, guest, policy, Price::PLAIN);
         Self {
             spared,
             free: source.cores - source.cpu_used - source.cpu_waited,

@@ -6,7 +6,7 @@
 //! moved 101 pve2->pve1 90m                 (a migration that ended 90 min ago; `foreign`, `failed`, `helped`,
 //!                                           `useless` may follow)
 //! flying 102 pve1->pve2                    (one under way; `foreign` may follow)
-//! rule r1 only 101 = pve1:2,pve2           (HA node affinity, strict; `prefer`: not strict)
+//! rule r1 only 101 = pve1:2,pve2           (HA node affinity, strict; `prefer`: not strict; `no-failback` may follow)
 //! rule r2 apart 101,102                    (HA resource affinity; or `together`)
 //! paused disk exchange
 //! pve-rebalances
@@ -301,7 +301,7 @@ fn in_flight(text: &str) -> InFlight {
 fn rule(text: &str) -> HaRule {
     let words: Vec<_> = text.split_whitespace().collect();
     let rule = words[0].to_owned();
-    let guests = words[2].split(',').map(vmid).collect();
+    let guests: BTreeSet<_> = words[2].split(',').map(vmid).collect();
     match words[1] {
         kind @ ("together" | "apart") => {
             HaRule::ResourceAffinity { rule, guests, together: kind == "together" }
@@ -312,7 +312,8 @@ fn rule(text: &str) -> HaRule {
                 None => (node_id(node), 0),
             };
             let nodes = words[4].split(',').map(read).collect();
-            HaRule::NodeAffinity { rule, guests, nodes, strict: kind == "only" }
+            let no_failback = if words.contains(&"no-failback") { guests.clone() } else { BTreeSet::new() };
+            HaRule::NodeAffinity { rule, guests, nodes, strict: kind == "only", no_failback }
         }
         other => panic!("rule kind {other}"),
     }

@@ -6,6 +6,7 @@ mod runs;
 
 use evenkeel_common::decision::{Action, Step};
 
+use crate::bundle::Bundles;
 use crate::pipeline::{self, Context, Facts};
 use crate::recommend::Price;
 use crate::score::fleet::Fleet;
@@ -22,7 +23,9 @@ fn judge_after(step: Step, policy: &Policy, fleet: &str, moves: fn(&mut Fleet), 
     let before = Fleet::of(&snapshot, policy);
     let mut loads = before.clone();
     moves(&mut loads);
-    let facts = Facts::of(&snapshot);
+    // One guest is asked about, not the group that it may be of.
+    let mut facts = Facts::of(&snapshot, &[]);
+    facts.bundles = Bundles::default();
     let context = Context {
         snapshot: &snapshot,
         fleet: &loads,

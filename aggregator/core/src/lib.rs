@@ -10,12 +10,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod bundle;
 pub mod coexist;
 pub mod confidence;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 #[cfg(test)]
 mod golden;
+mod limits;
 pub mod outcome;
 pub mod pipeline;
 mod plan;
@@ -40,8 +42,9 @@ use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use coexist::OtherBalancer;
-pub use pipeline::{Memory, Observed};
-use plan::{Limits, Planner};
+use limits::Limits;
+pub use pipeline::{Advised, Memory, Observed};
+use plan::Planner;
 pub use policy::{Mode, Policy, Preset};
 pub use record::{Difference, ReplayError, Replayed, RunRecord, replay};
 pub use risk::RiskLimits;

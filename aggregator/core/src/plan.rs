@@ -3,14 +3,17 @@
 //! Each round takes the move with the highest improvement after its price, asks the filters, and, if none objects,
 //! continues on the cluster as it will be then. A move that is held leaves the search; its guest's next best target
 //! takes its place, unless the objection holds for every target. Ties go to the lower vmid, then the lower node name.
+//! A group that stands complete on one node is searched as if it were one guest (see [`crate::bundle`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use evenkeel_common::decision::{Action, Decision, Mover, Recommendation, Step, Trail, Verdict};
+use evenkeel_common::decision::{Action, Decision, Mover, Recommendation, Step, Trail};
 use evenkeel_common::id::DecisionId;
 use evenkeel_common::reason::Reason;
 
+use crate::bundle;
+use crate::limits::{self, Limits};
 use crate::pipeline::affinity::concerns_guest;
 use crate::pipeline::guest_success::rank_factor;
 use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistence};
@@ -28,54 +31,16 @@ const MAX_JUDGED: usize = 20_000;
 const MAX_HELD: usize = 10;
 
 /// Times `min_improvement` that a move must gain while a plan evens out: few moves that do much.
-const EVENING: f64 = 6.0;
+const EVENING: f64 = 30.0;
 
-/// How much may happen at once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    per_run: u32,
-    concurrent: u32,
-    /// One out of and one into a node at a time.
-    one_per_node: bool,
-    per_day: u32,
-    /// Decisions that are listed at most, held ones not counted.
-    listed: usize,
-    /// The whole plan at once.
-    whole: bool,
-}
-
-impl Limits {
-    /// None: the whole plan at once.
-    pub(crate) const NONE: Self = Self {
-        per_run: u32::MAX,
-        concurrent: u32::MAX,
-        one_per_node: false,
-        per_day: u32::MAX,
-        listed: usize::MAX,
-        whole: true,
-    };
-
-    /// Those of a policy; the limit per day grows with the cluster.
-    pub(crate) fn of(policy: &Policy, snapshot: &Snapshot) -> Self {
-        let nodes = u32::try_from(snapshot.nodes.len()).unwrap_or(u32::MAX);
-        Self {
-            per_run: policy.max_migrations_per_run,
-            concurrent: policy.max_concurrent_migrations,
-            one_per_node: true,
-            per_day: policy.max_migrations_per_day.saturating_mul(nodes),
-            // More would only be skipped, and seen again by the next run.
-            listed: 20.max(policy.max_migrations_per_run as usize),
-            whole: false,
-        }
-    }
-}
-
-/// A possible move of one guest.
+/// A possible move of one guest, or of all that move as one, which the first of them stands for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Possible {
     pub target: usize,
     pub improvement: f64,
     pub needed: f64,
+    /// Whether what is needed is raised because the day's moves run out.
+    pub dear: bool,
     /// What it is worth when moves are ranked, by the guest's record; 1 at best.
     rank: f64,
 }
@@ -99,21 +64,21 @@ pub(crate) struct Held {
 pub(crate) struct Planner<'a> {
     pub snapshot: Snapshot,
     pub policy: &'a Policy,
-    memory: &'a Memory,
-    limits: Limits,
+    pub memory: &'a Memory,
+    pub limits: Limits,
     steps: [Box<dyn Filter>; 13],
-    facts: Facts,
+    pub facts: Facts,
     /// Expected loads before any move of this run.
     pub before: Fleet,
     pub fleet: Fleet,
     /// Nodes that had something to be relieved of before any move.
     pub sources_before: Vec<bool>,
     /// How much dearer moves are for how little there is to win.
-    ease: f64,
+    pub ease: f64,
     /// Whether every filter is asked for the trail.
     ask_all: bool,
     /// Guests out of the search: decided, or no candidates.
-    closed: Vec<bool>,
+    pub closed: Vec<bool>,
     /// Targets a filter objected to, by guest.
     barred: Vec<Vec<usize>>,
     /// Best move left of each guest, even if it is not worth it.
@@ -121,11 +86,15 @@ pub(crate) struct Planner<'a> {
     pub held: BTreeMap<usize, Held>,
     pub decisions: Vec<Decision>,
     observed: Vec<Observed>,
-    outs: BTreeSet<usize>,
-    ins: BTreeSet<usize>,
-    accepted: u32,
+    pub outs: BTreeSet<usize>,
+    pub ins: BTreeSet<usize>,
+    pub accepted: u32,
     /// Own moves of the last 24 hours that are over.
-    made_today: u32,
+    pub made_today: u32,
+    /// Moves that groups on their way still need.
+    pub owed: u32,
+    /// Groups on their way that can not go on, each with its reason.
+    pub stuck: Vec<Reason>,
 }
 
 impl<'a> Planner<'a> {
@@ -138,7 +107,7 @@ impl<'a> Planner<'a> {
         ask_all: bool,
     ) -> Self {
         let mut fleet = Fleet::of(&snapshot, policy);
-        let facts = Facts::of(&snapshot);
+        let facts = Facts::of(&snapshot, &memory.advised);
         let sources_before = sources(&snapshot, &fleet, policy);
         let day = snapshot.at.before(Duration::from_secs(24 * 3600));
         let own = snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
@@ -153,8 +122,11 @@ impl<'a> Planner<'a> {
         let ins = flights().filter_map(|flight| snapshot.node_index(flight.to.as_ref()?)).collect();
         let closed = snapshot.guests.iter().map(|guest| not_a_candidate(guest).is_some()).collect();
         let guests = snapshot.guests.len();
+        let owed = facts.bundles.following().map(|bundle| bundle.members.len()).sum();
         Self {
-            made_today: u32::try_from(own).unwrap_or(u32::MAX),
+            owed: limits::count(owed),
+            stuck: facts.bundles.stuck.clone(),
+            made_today: limits::count(own),
             steps: pipeline::standard(policy),
             sources_before,
             ease,
@@ -180,14 +152,16 @@ impl<'a> Planner<'a> {
 
     /// Searches until no move is worth it.
     pub(crate) fn search(&mut self) {
-        if self.fleet.evens_out() {
-            // The moves that even most out are also the fewest that relieve; what is then still too full is next.
+        if self.fleet.evens_out {
+            // The moves that even most out are also the fewest that relieve; what is then still too full, or a tag that
+            // is broken, is next.
             self.ease = EVENING;
             self.rounds();
             self.fleet.as_it_is();
             self.ease = Price::PLAIN.ease;
         }
         self.rounds();
+        self.stuck.extend(bundle::stuck_now(self));
         self.list_held();
     }
 
@@ -197,7 +171,7 @@ impl<'a> Planner<'a> {
             let Some((guest, option)) = self.pick() else { break };
             let migration = self.snapshot.move_at(guest, self.fleet.place[guest], option.target);
             match pipeline::first_objection(&self.steps, &migration, &self.context(migration.source_index)) {
-                Some((step, verdict)) => self.hold(guest, option, step, verdict),
+                Some(objection) => self.hold(guest, option, &objection),
                 None => {
                     self.accept(guest, option);
                     if self.decisions.len() >= self.limits.listed {
@@ -227,33 +201,20 @@ impl<'a> Planner<'a> {
     }
 
     /// The same before any move of this run.
-    fn rules_before(&self) -> Rules<'_> {
+    pub(crate) fn rules_before(&self) -> Rules<'_> {
         Rules { fleet: &self.before, ..self.rules() }
     }
 
-    /// How dear a move from a node is. Where guests wait already, nothing is at ease.
-    fn price(&self, source: usize) -> Price {
-        let waits = self.before.nodes[source].pressure_percent() > self.policy.pressure_threshold;
-        let ease = if waits { Price::PLAIN.ease } else { self.ease };
-        Price { scarcity: recommend::scarcity(self.used_today(), self.limits.per_day), ease }
-    }
-
-    /// Moves of the last 24 hours, with those under way and those of this run.
-    fn used_today(&self) -> u32 {
-        self.made_today.saturating_add(self.running())
-    }
-
-    fn running(&self) -> u32 {
-        u32::try_from(self.snapshot.in_flight.len()).unwrap_or(u32::MAX).saturating_add(self.accepted)
-    }
-
-    /// The move that is worth most, if any is worth it.
+    /// The move that is worth most, if any is worth it. Groups on their way come first: they are not to stand split.
     fn pick(&self) -> Option<(usize, Possible)> {
         let worth = self.best.iter().enumerate().filter_map(|(guest, best)| {
             best.filter(|option| !self.closed[guest] && option.net() >= 0.0).map(|option| (guest, option))
         });
         // The first of equals: guests are in order of vmid.
-        worth.reduce(|a, b| if b.1.rank * b.1.net() > a.1.rank * a.1.net() { b } else { a })
+        let value = |&(guest, option): &(usize, Possible)| {
+            (self.facts.bundles.follows(guest).is_some(), option.rank * option.net())
+        };
+        worth.reduce(|a, b| if value(&b) > value(&a) { b } else { a })
     }
 
     /// Finds every guest's best move on the cluster as it is now planned.
@@ -262,37 +223,52 @@ impl<'a> Planner<'a> {
         // What tags ask for is put right while guests move anyway.
         let repairs = self.policy.enforce_rules || self.sources_before.contains(&true);
         for guest in 0..self.best.len() {
-            let wanted = sources[self.fleet.place[guest]] || (repairs && self.rules().breaks(guest));
-            let open = !self.closed[guest] && wanted;
+            let bundles = &self.facts.bundles;
+            let unit = bundles.unit(&guest);
+            let breaks = || unit.iter().any(|&member| self.rules().breaks(member));
+            let wanted = sources[self.fleet.place[guest]]
+                || bundles.follows(guest).is_some()
+                || (repairs && !bundles.under_way(guest) && breaks());
+            // Nothing can be moved from a node that is not there.
+            let there = takes_part(&self.snapshot.nodes[self.fleet.place[guest]]);
+            let open = unit[0] == guest && !self.closed[guest] && there && wanted;
             self.best[guest] = if open { self.best_of(guest) } else { None };
         }
     }
 
     fn best_of(&self, guest: usize) -> Option<Possible> {
-        let fleet = &self.fleet;
+        let (fleet, rules) = (&self.fleet, self.rules());
+        let (unit, bundles) = (self.facts.bundles.unit(&guest), &self.facts.bundles);
         let relief = recommend::relief(fleet, guest);
+        let price = self.price(fleet.place[guest]);
         // What has to leave has no price.
         let needed = if fleet.nodes[fleet.place[guest]].leaving {
             0.0
         } else {
-            recommend::needed(&self.snapshot.guests[guest], self.policy, self.price(fleet.place[guest]))
+            recommend::needed(&rules, guest, self.policy, price)
         };
-        let rank = rank_factor(self.snapshot.guests[guest].vmid, &self.facts, self.policy);
-        let rules = self.rules();
+        let rank_of =
+            |&member: &usize| rank_factor(self.snapshot.guests[member].vmid, &self.facts, self.policy);
+        let rank = unit.iter().map(rank_of).fold(1.0, f64::min);
         let mut best: Option<Possible> = None;
         for target in 0..fleet.nodes.len() {
             let possible =
-                fleet.nodes[target].takes && target != fleet.place[guest] && fleet.fits(guest, target);
-            if !possible || self.barred[guest].contains(&target) {
+                fleet.nodes[target].takes && target != fleet.place[guest] && fleet.fits(unit, target);
+            let elsewhere = bundles.follows(guest).is_some_and(|there| there != target);
+            if !possible || elsewhere || self.barred[guest].contains(&target) {
                 continue;
             }
-            let improvement = relief + recommend::charge(fleet, guest, target) + rules.gain(guest, target);
-            let evening = recommend::evening(fleet, guest, target);
+            let improvement = if unit.len() > 1 {
+                recommend::improvement(&rules, guest, target)
+            } else {
+                relief + recommend::charge(fleet, guest, target) + rules.gain(guest, target)
+            };
+            let evening = recommend::evening(&rules, guest, target);
             if evening > 0.0 && improvement < evening {
                 continue; // Evener, but worse.
             }
             if best.is_none_or(|best| improvement > best.improvement) {
-                best = Some(Possible { target, improvement, needed, rank });
+                best = Some(Possible { target, improvement, needed, dear: price.scarcity > 1.0, rank });
             }
         }
         best
@@ -314,17 +290,27 @@ impl<'a> Planner<'a> {
         ask(&self.steps, &migration, &self.context(migration.source_index))
     }
 
-    fn hold(&mut self, guest: usize, option: Possible, step: Step, verdict: Verdict) {
-        let Some((action, reason)) = verdict.objection() else { return };
-        if !self.held.contains_key(&guest) {
-            let mut recommendation = self.recommendation(guest, option.target);
+    /// Whoever moves with a guest: itself first.
+    fn unit(&self, guest: usize) -> Vec<usize> {
+        let candidate = |&member: &usize| not_a_candidate(&self.snapshot.guests[member]).is_none();
+        self.facts.bundles.unit(&guest).iter().copied().filter(candidate).collect()
+    }
+
+    fn hold(&mut self, guest: usize, option: Possible, objection: &Reason) {
+        for member in self.unit(guest) {
+            if self.held.contains_key(&member) {
+                continue;
+            }
+            let mut recommendation = self.recommendation(member, option.target);
+            let trail = self.trail(member, option.target);
+            let Some((step, action, reason)) = trail.stopped() else { continue };
+            let reason = reason.clone();
             if step == Step::Conflict {
                 recommendation.conflict = Some(reason.clone());
             }
-            let trail = self.trail(guest, option.target);
-            self.held.insert(guest, Held { recommendation, step, action, reason: reason.clone(), trail });
+            self.held.insert(member, Held { recommendation, step, action, reason, trail });
         }
-        if concerns_guest(reason) {
+        if concerns_guest(objection) {
             self.closed[guest] = true;
         }
         self.barred[guest].push(option.target);
@@ -332,54 +318,49 @@ impl<'a> Planner<'a> {
     }
 
     fn accept(&mut self, guest: usize, option: Possible) {
-        let recommendation = self.recommendation(guest, option.target);
-        let trail = self.trail(guest, option.target);
-        let entry = self.observe(guest, &recommendation);
-        let gate = persistence::gate(self.snapshot.at, self.memory.since, &entry, self.policy);
-        self.observed.push(entry);
-        let before = recommend::objective(&self.rules());
-        let after = before - recommendation.improvement;
-        let (action, reason) = if let Some(reason) = gate {
-            (Action::Observing, reason)
-        } else if let Some(reason) = self.limit(guest, option.target) {
-            (Action::Skipped, reason)
-        } else {
-            self.accepted += 1;
-            self.outs.insert(self.fleet.place[guest]);
-            self.ins.insert(option.target);
-            match self.policy.mode {
-                Mode::Advise => (Action::Recommended, Reason::Advised { before, after }),
-                Mode::Approve => (Action::AwaitingApproval, Reason::NeedsApproval { before, after }),
-                Mode::Auto => (Action::Pending, Reason::Accepted { before, after }),
-            }
+        let unit = self.unit(guest);
+        let alone =
+            |member: &usize| self.facts.bundles.bundle(*member).is_none_or(|b| b.along(*member).is_none());
+        // All are judged on the cluster as it is before any of them has moved.
+        let judge = |member| {
+            let recommendation = self.recommendation(member, option.target);
+            let entry = self.observe(member, &recommendation);
+            (member, recommendation, self.trail(member, option.target), entry)
         };
-        self.held.remove(&guest);
-        self.closed[guest] = true;
-        self.list(recommendation, action, None, reason, trail);
-        let target = self.snapshot.nodes[option.target].id.clone();
-        self.snapshot.apply(&Candidate { guest: self.snapshot.guests[guest].vmid, target });
-        self.fleet.apply(guest, option.target);
-    }
-
-    /// The limit that keeps an accepted move from this run.
-    fn limit(&self, guest: usize, target: usize) -> Option<Reason> {
-        let limits = &self.limits;
-        let (running, moved) = (self.running(), self.used_today());
-        let source = self.fleet.place[guest];
-        let busy = |node: usize, into| Reason::LimitNode { node: self.snapshot.nodes[node].id.clone(), into };
-        if self.accepted >= limits.per_run {
-            Some(Reason::LimitRun { limit: limits.per_run })
-        } else if moved >= limits.per_day && !self.fleet.nodes[source].leaving {
-            let per_node = self.policy.max_migrations_per_day;
-            Some(Reason::LimitDay { moved, limit: limits.per_day, per_node })
-        } else if running >= limits.concurrent {
-            Some(Reason::LimitConcurrent { limit: limits.concurrent, running })
-        } else if limits.one_per_node && self.outs.contains(&source) {
-            Some(busy(source, false))
-        } else if limits.one_per_node && self.ins.contains(&target) {
-            Some(busy(target, true))
-        } else {
-            None
+        let judged: Vec<_> = unit.iter().copied().filter(alone).map(judge).collect();
+        let gate = |entry| persistence::gate(self.snapshot.at, self.memory.since, entry, self.policy);
+        // A group does not set out before all of it may.
+        let gate = judged.iter().find_map(|(.., entry)| gate(entry));
+        let too_many = self.limit_group(guest, judged.len());
+        let sets_out = gate.is_none() && too_many.is_none() && self.limit(guest, option.target).is_none();
+        if sets_out && unit.len() > 1 && self.facts.bundles.follows(guest).is_none() {
+            self.owed += limits::count(judged.len()); // From now on the day's moves are promised to all of it.
+        }
+        let before = recommend::objective(&self.rules());
+        for (member, recommendation, trail, entry) in judged {
+            self.observed.push(entry);
+            let after = before - recommendation.improvement;
+            let limit = || too_many.clone().or_else(|| self.limit(member, option.target));
+            let (action, reason) = if let Some(reason) = gate.clone() {
+                (Action::Observing, reason)
+            } else if let Some(reason) = limit() {
+                (Action::Skipped, reason)
+            } else {
+                self.go(member, option.target);
+                match self.policy.mode {
+                    Mode::Advise => (Action::Recommended, Reason::Advised { before, after }),
+                    Mode::Approve => (Action::AwaitingApproval, Reason::NeedsApproval { before, after }),
+                    Mode::Auto => (Action::Pending, Reason::Accepted { before, after }),
+                }
+            };
+            self.list(recommendation, action, None, reason, trail);
+        }
+        for member in unit {
+            self.held.remove(&member);
+            self.closed[member] = true;
+            let target = self.snapshot.nodes[option.target].id.clone();
+            self.snapshot.apply(&Candidate { guest: self.snapshot.guests[member].vmid, target });
+            self.fleet.apply(member, option.target);
         }
     }
 
@@ -434,12 +415,15 @@ impl<'a> Planner<'a> {
     pub(crate) fn memory(&mut self) -> Memory {
         let mut observed = std::mem::take(&mut self.observed);
         observed.sort_by_key(|entry| entry.guest);
-        Memory { since: self.memory.since.or(Some(self.snapshot.at)), observed }
+        let (since, advised) = (self.memory.since.or(Some(self.snapshot.at)), self.advised());
+        Memory { since, observed, advised }
     }
 
     /// Tags that could not be followed, and those that are not.
     pub(crate) fn warnings(&self) -> Vec<Reason> {
         let mut warnings = self.facts.warnings();
+        warnings.extend(self.policy.unknown_in_rooms(&self.snapshot.nodes));
+        warnings.extend(self.stuck.iter().cloned());
         warnings.extend(self.rules_before().warnings());
         warnings
     }

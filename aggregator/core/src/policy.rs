@@ -3,11 +3,16 @@
 //! Names, ranges and defaults of `intelligent_migrations` and `penalty_config` are a contract with admins who come
 //! from ProxBalance. `preset` sets their toggles in one word; a toggle that is given overrides it.
 
+use std::collections::BTreeMap;
+
 use evenkeel_common::config::{Validate, Violation};
+use evenkeel_common::id::NodeId;
+use evenkeel_common::reason::Reason;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::risk::RiskLimits;
+use crate::snapshot::NodeState;
 
 /// A named setting of all toggles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +79,11 @@ pub struct Policy {
     /// guest elsewhere) are put right on a calm cluster too. If not, that waits until guests move anyway, and a warning
     /// tells of it.
     pub enforce_rules: bool,
+    /// Rooms (racks, fire compartments) by name, each with the nodes that fail together in it, as in
+    /// `{ north = ["pve1", "pve2"], south = ["pve3"] }`. A guest whose tags or HA rule keep it apart from others is never
+    /// moved into a room that holds more of its group than the one it leaves. A node stands in one room at most; one that
+    /// stands in none is a room of its own. Empty by default: each node is one.
+    pub rooms: BTreeMap<String, Vec<String>>,
     /// Speed of the migration network in Mbit/s, for what a move costs.
     #[schemars(range(min = 10, max = 400_000))]
     pub migration_link_mbps: u32,
@@ -175,6 +185,7 @@ impl Default for Policy {
             memory_reserve_percent: 10.0,
             min_improvement: 0.8,
             enforce_rules: false,
+            rooms: BTreeMap::new(),
             migration_link_mbps: 1000,
             cooldown_minutes: 60,
             confidence_threshold: 75.0,
@@ -258,6 +269,25 @@ impl Policy {
         }
     }
 
+    /// The room that a node stands in.
+    pub(crate) fn room_of(&self, node: &NodeId) -> Option<&str> {
+        let stands = |nodes: &Vec<String>| nodes.iter().any(|name| name == node.as_str());
+        self.rooms.iter().find(|(_, nodes)| stands(nodes)).map(|(room, _)| room.as_str())
+    }
+
+    /// Whether two nodes stand in one room.
+    pub(crate) fn same_room(&self, a: &NodeId, b: &NodeId) -> bool {
+        a == b || self.room_of(a).is_some_and(|room| self.room_of(b) == Some(room))
+    }
+
+    /// Nodes of rooms that the cluster does not have.
+    pub(crate) fn unknown_in_rooms(&self, nodes: &[NodeState]) -> Vec<Reason> {
+        let known = |name: &String| nodes.iter().any(|node| node.id.as_str() == name);
+        let named = self.rooms.iter().flat_map(|(room, nodes)| nodes.iter().map(move |name| (room, name)));
+        let unknown = named.filter(|(_, name)| !known(name));
+        unknown.map(|(room, name)| Reason::RoomUnknown { room: room.clone(), name: name.clone() }).collect()
+    }
+
     /// Every number with its option and range. The schema's ranges say the same; a test compares them.
     fn numbers(&self) -> [(&'static str, f64, f64, f64); 26] {
         let learned = &self.intelligent_migrations;
@@ -315,9 +345,18 @@ impl Policy {
 }
 
 impl Validate for Policy {
-    /// Holds every number against its range, NaN included.
+    /// Holds every number against its range, NaN included, and each node of a room against the other rooms.
     fn validate(&self) -> Result<(), Vec<Violation>> {
         let mut wrong = Vec::new();
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        for (room, nodes) in &self.rooms {
+            for node in nodes {
+                if let Some(other) = seen.insert(node, room) {
+                    let given = format!("{node} (listed in {other} and in {room})");
+                    wrong.push(Violation::new(format!("rooms.{room}"), given, "each node once, in one room"));
+                }
+            }
+        }
         for (option, value, low, high) in self.numbers() {
             if !(low..=high).contains(&value) {
                 wrong.push(Violation::new(option, value, format!("{low} to {high}")));
@@ -353,6 +392,19 @@ mod tests {
                 let error = parse::<Policy>(&key(bad), "test").unwrap_err().to_string();
                 assert!(error.contains(option) && error.contains(&bad.to_string()), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn a_node_stands_in_one_room() {
+        let rooms = |text: &str| parse_valid::<Policy>(&format!("[rooms]\n{text}"), "test");
+        let policy = rooms("north = ['pve1', 'pve2']\nsouth = ['pve3']").unwrap();
+        let same = |a, b| policy.same_room(&NodeId::new(a).unwrap(), &NodeId::new(b).unwrap());
+        assert!(same("pve1", "pve2") && same("pve4", "pve4"));
+        assert!(!same("pve1", "pve3") && !same("pve4", "pve5"), "a node in no room is a room of its own");
+        for twice in ["a = ['pve1']\nb = ['pve1']", "a = ['pve1', 'pve1']"] {
+            let error = rooms(twice).unwrap_err().to_string();
+            assert!(error.contains("rooms.") && error.contains("pve1 (listed in a"), "{error}");
         }
     }
 

@@ -11,6 +11,7 @@ use evenkeel_common::guest::GuestKind;
 use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
 
+use crate::bundle;
 use crate::confidence;
 use crate::policy::Policy;
 use crate::repair::Rules;
@@ -43,8 +44,15 @@ pub(crate) fn objective(rules: &Rules<'_>) -> f64 {
     rules.fleet.nodes.iter().map(strain).sum::<f64>() + rules.points()
 }
 
-/// By how much the cluster's score falls when a guest goes to a target, in points; below zero when it rises.
+/// By how much the cluster's score falls when a guest, and who moves with it, goes to a target, in points; below zero
+/// when it rises.
 pub(crate) fn improvement(rules: &Rules<'_>, guest: usize, target: usize) -> f64 {
+    if rules.facts.bundles.bundle(guest).is_some() {
+        let fleet = rules.fleet;
+        let (left, joined) = bundle::moved(rules, guest, target);
+        let (source, goal) = (&fleet.nodes[fleet.place[guest]], &fleet.nodes[target]);
+        return strain(source) - strain(&left) + strain(goal) - strain(&joined) + rules.gain(guest, target);
+    }
     relief(rules.fleet, guest) + charge(rules.fleet, guest, target) + rules.gain(guest, target)
 }
 
@@ -61,11 +69,14 @@ pub(crate) fn charge(fleet: &Fleet, guest: usize, target: usize) -> f64 {
 }
 
 /// What of an improvement is that the nodes become more even; nothing where that does not count.
-pub(crate) fn evening(fleet: &Fleet, guest: usize, target: usize) -> f64 {
-    let (source, target, guest) =
-        (&fleet.nodes[fleet.place[guest]], &fleet.nodes[target], &fleet.guests[guest]);
-    let before = source.uneven() + target.uneven();
-    before - source.without(guest).uneven() - target.with(guest).uneven()
+pub(crate) fn evening(rules: &Rules<'_>, guest: usize, target: usize) -> f64 {
+    let fleet = rules.fleet;
+    if !fleet.evens_out {
+        return 0.0;
+    }
+    let (left, joined) = bundle::moved(rules, guest, target);
+    let (source, target) = (&fleet.nodes[fleet.place[guest]], &fleet.nodes[target]);
+    source.uneven() + target.uneven() - left.uneven() - joined.uneven()
 }
 
 /// What moving a guest costs: its memory, sent again where it changes meanwhile, and its local disks. A container is
@@ -92,10 +103,29 @@ impl Price {
     pub(crate) const PLAIN: Self = Self { scarcity: 1.0, ease: 1.0 };
 }
 
-/// Improvement that a move of this guest needs at least, in points.
-pub(crate) fn needed(guest: &GuestState, policy: &Policy, price: Price) -> f64 {
+/// Minutes that moving this guest, and who moves with it, takes.
+pub(crate) fn minutes(rules: &Rules<'_>, guest: usize, policy: &Policy) -> f64 {
+    let unit = rules.facts.bundles.unit(&guest).iter();
+    unit.map(|&member| cost(&rules.snapshot.guests[member], policy).minutes).sum()
+}
+
+/// What moving this guest costs, with those that HA moves along.
+fn carried(rules: &Rules<'_>, guest: usize, policy: &Policy) -> Cost {
+    let along = rules.facts.bundles.bundle(guest).map(|bundle| bundle.carried(guest)).unwrap_or_default();
+    let costs =
+        std::iter::once(guest).chain(along).map(|member| cost(&rules.snapshot.guests[member], policy));
+    costs.fold(Cost::default(), |sum, cost| Cost {
+        minutes: sum.minutes + cost.minutes,
+        bytes: sum.bytes.saturating_add(cost.bytes),
+    })
+}
+
+/// Improvement that a move of this guest needs at least, in points; for those that move as one the sum of their prices.
+pub(crate) fn needed(rules: &Rules<'_>, guest: usize, policy: &Policy, price: Price) -> f64 {
     let least = price.ease * policy.min_improvement;
-    price.scarcity * (least + POINTS_PER_MINUTE * cost(guest, policy).minutes)
+    let unit = rules.facts.bundles.unit(&guest).iter();
+    let minutes = unit.map(|&member| cost(&rules.snapshot.guests[member], policy).minutes);
+    price.scarcity * minutes.map(|minutes| least + POINTS_PER_MINUTE * minutes).sum::<f64>()
 }
 
 /// By how much `min_improvement` rises on a cluster in which little is expected to wait. What waits there is a burst of
@@ -127,7 +157,9 @@ pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &P
     } else {
         Vec::new()
     };
-    evidence.extend(self::evidence(migration, snapshot, fleet));
+    let bundle = rules.facts.bundles.bundle(guest_index);
+    evidence.extend(bundle.into_iter().flat_map(|bundle| bundle.evidence(guest_index, snapshot)));
+    evidence.extend(self::evidence(migration, rules));
     evidence.extend(season::beyond(migration.source_index, snapshot, fleet, policy));
     evidence.extend(risk.reason());
     Recommendation {
@@ -138,13 +170,14 @@ pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &P
         improvement,
         confidence: confidence::confidence_of(migration, rules, policy),
         risk: risk.level,
-        cost: cost(guest, policy),
+        cost: carried(rules, guest_index, policy),
         conflict: None,
         evidence,
     }
 }
 
-fn evidence(migration: &Move<'_>, snapshot: &Snapshot, fleet: &Fleet) -> Vec<Reason> {
+fn evidence(migration: &Move<'_>, rules: &Rules<'_>) -> Vec<Reason> {
+    let (snapshot, fleet) = (rules.snapshot, rules.fleet);
     let Move { source, target, guest_index, source_index, target_index, .. } = *migration;
     let guest = &fleet.guests[guest_index];
     let mut evidence = Vec::new();
@@ -163,10 +196,8 @@ fn evidence(migration: &Move<'_>, snapshot: &Snapshot, fleet: &Fleet) -> Vec<Rea
         memory: Bytes(guest.memory as u64),
         now_cores: guest.now,
     });
-    let nodes = [
-        (source, fleet.nodes[source_index], fleet.nodes[source_index].without(guest)),
-        (target, fleet.nodes[target_index], fleet.nodes[target_index].with(guest)),
-    ];
+    let (left, joined) = bundle::moved(rules, guest_index, target_index);
+    let nodes = [(source, fleet.nodes[source_index], left), (target, fleet.nodes[target_index], joined)];
     evidence.extend(nodes.map(|(node, before, after)| Reason::ScoreChange {
         node: node.id.clone(),
         before: score::score(&before).get(),

@@ -25,14 +25,22 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Points that moving a guest to a target puts right. What a move would break is the affinity filter's to forbid.
+    /// Points that moving a guest, and who moves with it, to a target puts right. What a move would break is the affinity
+    /// filter's to forbid.
     pub(crate) fn gain(&self, guest: usize, target: usize) -> f64 {
-        let tags = &self.facts.tags[guest];
-        if tags.apart.is_empty() && tags.together.is_empty() && tags.pin_tags.is_empty() {
+        let unit = self.facts.bundles.unit(&guest);
+        let tagged = |&guest: &usize| {
+            let tags = &self.facts.tags[guest];
+            !(tags.apart.is_empty() && tags.together.is_empty() && tags.pin_tags.is_empty())
+        };
+        if !unit.iter().any(tagged) {
             return 0.0;
         }
-        let mended = self.broken(guest, self.fleet.place[guest]).saturating_sub(self.broken(guest, target));
-        POINTS * f64::from(mended)
+        let pairs = |guest: usize, node: usize| self.broken_beside(guest, node, unit);
+        let tagged = || unit.iter().copied().filter(tagged);
+        let before: u32 = tagged().map(|guest| pairs(guest, self.fleet.place[guest])).sum();
+        let after: u32 = tagged().map(|guest| pairs(guest, target)).sum();
+        POINTS * f64::from(before.saturating_sub(after))
     }
 
     /// Whether a guest breaks a rule where it is.
@@ -48,7 +56,9 @@ impl Rules<'_> {
     /// Every broken rule once, with the guests that break it.
     pub(crate) fn warnings(&self) -> Vec<Reason> {
         let mut warnings = Vec::new();
-        for guest in self.movable() {
+        // What is on its way is not broken; where it can not go on, that is told by itself.
+        let settled = |guest: &usize| !self.facts.bundles.under_way(*guest);
+        for guest in self.movable().filter(settled) {
             for reason in self.told(guest) {
                 let Reason::RuleBroken { tag, node, mut peers } = reason else { continue };
                 peers.push(self.snapshot.guests[guest].vmid);
@@ -102,10 +112,17 @@ impl Rules<'_> {
 
     /// Pairs that would be broken with the guest on a node.
     fn broken(&self, guest: usize, node: usize) -> u32 {
+        self.broken_beside(guest, node, &[])
+    }
+
+    /// The same without pairs among these: they go on being as near to each other as they are.
+    fn broken_beside(&self, guest: usize, node: usize, unit: &[usize]) -> u32 {
         let tags = &self.facts.tags[guest];
-        let apart = tags.apart.iter().map(|group| self.peers(guest, group, |place| place == node).len());
-        let together =
-            tags.together.iter().map(|group| self.peers(guest, group, |place| place != node).len());
+        let count = |group: &String, wanted: &dyn Fn(usize) -> bool| {
+            self.peers(guest, group, wanted).iter().filter(|peer| !unit.contains(peer)).count()
+        };
+        let apart = tags.apart.iter().map(|group| count(group, &|place| place == node));
+        let together = tags.together.iter().map(|group| count(group, &|place| place != node));
         let pairs = apart.chain(together).sum::<usize>() + usize::from(self.misplaced(guest, node));
         u32::try_from(pairs).unwrap_or(u32::MAX)
     }

@@ -169,6 +169,9 @@ pub enum HaRule {
         nodes: Vec<(NodeId, u32)>,
         /// Whether other nodes are forbidden, even when none of these is available.
         strict: bool,
+        /// Those of the guests that Proxmox VE does not move back to a node of higher priority (`failback 0`).
+        #[serde(default)]
+        no_failback: BTreeSet<Vmid>,
     },
     /// Guests belong together, or apart.
     ResourceAffinity {

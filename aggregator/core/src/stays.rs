@@ -6,7 +6,7 @@ use evenkeel_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Planner, Possible, not_a_candidate};
-use crate::score::{NodeScore, season};
+use crate::score::{self, NodeScore, season};
 
 /// Why nothing (else) happens to a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,15 +105,46 @@ fn best_held(planner: &Planner<'_>, guests: &[usize]) -> Option<Reason> {
 fn best_small(planner: &Planner<'_>, guests: &[usize]) -> Option<Reason> {
     let possible = guests.iter().filter_map(|&guest| planner.best[guest].map(|possible| (guest, possible)));
     let (guest, best) = possible.reduce(|a, b| if b.1.improvement > a.1.improvement { b } else { a })?;
-    Some(too_small(planner, guest, best))
+    Some(planner.too_small(guest, best))
 }
 
-fn too_small(planner: &Planner<'_>, guest: usize, best: Possible) -> Reason {
-    Reason::BestMoveTooSmall {
-        guest: planner.snapshot.guests[guest].vmid,
-        target: planner.snapshot.nodes[best.target].id.clone(),
-        improvement: best.improvement,
-        needed: best.needed,
+impl Planner<'_> {
+    pub(crate) fn too_small(&self, guest: usize, best: Possible) -> Reason {
+        let Possible { improvement, needed, dear, .. } = best;
+        let guest = self.snapshot.guests[guest].vmid;
+        let target = self.snapshot.nodes[best.target].id.clone();
+        let (used, limit) = self.of_the_day();
+        if dear && improvement > 0.0 {
+            Reason::BestMoveTooDear { guest, target, improvement, needed, used, limit }
+        } else {
+            Reason::BestMoveTooSmall { guest, target, improvement, needed }
+        }
+    }
+
+    /// That HA moves a guest along with another one that this run moves.
+    fn comes_along(&self, guest: usize) -> Option<Reason> {
+        let (rule, lead) = self.facts.bundles.bundle(guest)?.along(guest)?;
+        let (rule, lead) = (rule.clone(), self.snapshot.guests[*lead].vmid);
+        let node = self.fleet.place[guest];
+        let target = self.snapshot.nodes[node].id.clone();
+        (node != self.before.place[guest]).then_some(Reason::HaComesAlong { rule, guest: lead, target })
+    }
+
+    /// That no node has room for a guest, or for its group.
+    fn no_room(&self, guest: usize) -> Reason {
+        let source = self.fleet.place[guest];
+        let mut others = (0..self.fleet.nodes.len()).filter(|&node| node != source);
+        if !others.clone().any(|node| self.fleet.nodes[node].takes) {
+            let id = |node: usize| self.snapshot.nodes[node].id.clone();
+            return Reason::NoTarget { nodes: others.by_ref().map(id).collect() };
+        }
+        let unit = self.facts.bundles.unit(&guest);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Never negative; saturates.
+        let memory = Bytes(unit.iter().map(|&member| self.fleet.guests[member].memory).sum::<f64>() as u64);
+        match self.facts.bundles.bundle(guest).filter(|bundle| bundle.members.len() > 1) {
+            Some(bundle) => bundle.no_room(&self.snapshot, memory),
+            None => Reason::NoRoom { memory },
+        }
     }
 }
 
@@ -131,21 +162,28 @@ pub(crate) fn guests(
         if let Some(reason) = suppressed {
             return reason.clone();
         }
-        if let Some(reason) = best_held(planner, &[index]) {
+        if let Some(reason) = planner.comes_along(index).or_else(|| best_held(planner, &[index])) {
             return reason;
         }
         let node = &planner.snapshot.nodes[planner.fleet.place[index]];
-        if !sources[planner.fleet.place[index]] {
-            return Reason::SourceCalm { node: node.id.clone(), score: score_of(scores, &node.id) };
+        let is_stuck = |reason: &&Reason| matches!(reason, Reason::GroupStuck { guests, .. } if guests.contains(&guest.vmid));
+        if let Some(stuck) = planner.stuck.iter().find(is_stuck) {
+            return stuck.clone();
         }
-        match planner.best[index] {
-            Some(best) => too_small(planner, index, best),
-            None => {
-                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                // Never negative; saturates.
-                let memory = Bytes(planner.fleet.guests[index].memory as u64);
-                Reason::NoRoom { memory }
-            }
+        let bundles = &planner.facts.bundles;
+        if !sources[planner.fleet.place[index]] && bundles.follows(index).is_none() {
+            let (before, node) = (score_of(scores, &node.id), node.id.clone());
+            let after = score::score(&planner.fleet.nodes[planner.fleet.place[index]]).get();
+            return if (after - before).abs() < 0.5 {
+                Reason::SourceCalm { node, score: before }
+            } else {
+                Reason::SourceRelieved { node, before, after }
+            };
+        }
+        let lead = bundles.unit(&index)[0];
+        match planner.best[lead] {
+            Some(best) => planner.too_small(lead, best),
+            None => planner.no_room(index),
         }
     };
     let decided = |vmid: Vmid| planner.decisions.iter().any(|decision| decision.recommendation.guest == vmid);

@@ -43,15 +43,17 @@ pub(crate) fn problems(snapshot: &Snapshot, policy: &Policy) -> Vec<Reason> {
     problems
 }
 
-/// Whether there is nothing to balance: scores close together, no node over a threshold, none to be emptied, nor,
-/// where that is asked for, a tag to be put right.
+/// Whether there is nothing to balance: scores close together, no node over a threshold, none to be emptied, no group
+/// on its way, nor, where that is asked for, a tag to be put right.
 pub(crate) fn converged(rules: &Rules<'_>, spread: f64, policy: &Policy) -> Option<Reason> {
     let Rules { snapshot, fleet, .. } = *rules;
     let threshold = policy.penalty_config.cluster_convergence_threshold;
     let leaving = |guest: usize| snapshot.guests[guest].running && fleet.nodes[fleet.place[guest]].leaving;
     let to_mend = policy.enforce_rules && rules.any_broken();
+    let under_way = rules.facts.bundles.following().next().is_some();
     let calm = spread <= threshold
         && !to_mend
+        && !under_way
         && !over_threshold(snapshot, fleet, policy).contains(&true)
         && !(0..fleet.place.len()).any(leaving);
     // Where a node is over the threshold all the same, that it is usual is what there is to say.

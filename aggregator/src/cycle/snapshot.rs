@@ -17,7 +17,7 @@ use evenkeel_core::snapshot::{GuestState, HaRule, NodeState, PastMove, Pressure,
 use crate::ingest::live::{GuestLive, NodeCell, NodeLive};
 use crate::ingest::recent::Recent;
 use crate::pve::guest_config::{Blocker, GuestConfig};
-use crate::pve::ha::{Rule, RuleKind};
+use crate::pve::ha::{Ha, Rule, RuleKind};
 use crate::pve::inventory::Warning;
 use crate::pve::resources::{Guest, GuestStatus, Node, NodeStatus};
 use crate::pve::{Inventory, storage::Storage};
@@ -306,7 +306,8 @@ fn rule(rule: &Rule, inventory: &Inventory) -> Vec<HaRule> {
     match &rule.kind {
         RuleKind::NodeAffinity { nodes, strict } => {
             let nodes = nodes.iter().map(|(node, priority)| (node.clone(), *priority)).collect();
-            vec![HaRule::NodeAffinity { rule: name, guests, nodes, strict: *strict }]
+            let no_failback = without_failback(&guests, &inventory.ha);
+            vec![HaRule::NodeAffinity { rule: name, guests, nodes, strict: *strict, no_failback }]
         }
         RuleKind::KeepTogether => vec![HaRule::ResourceAffinity { rule: name, guests, together: true }],
         RuleKind::KeepApart => vec![HaRule::ResourceAffinity { rule: name, guests, together: false }],
@@ -321,10 +322,17 @@ fn rule(rule: &Rule, inventory: &Inventory) -> Vec<HaRule> {
                     guests,
                     nodes: vec![(home, 0)],
                     strict: true,
+                    no_failback: BTreeSet::new(),
                 })
             })
             .collect(),
     }
+}
+
+/// Those of the guests that HA does not move back to a better node of their rule.
+fn without_failback(guests: &BTreeSet<Vmid>, ha: &Ha) -> BTreeSet<Vmid> {
+    let stays = |vmid: &&Vmid| ha.resources.get(vmid).is_some_and(|resource| !resource.failback);
+    guests.iter().filter(stays).copied().collect()
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -335,6 +343,19 @@ fn whole_bytes(bytes: f64) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pve::ha::{Resource, ServiceState};
+
+    #[test]
+    fn only_a_managed_guest_whose_failback_is_off_stays_where_it_is() {
+        let vmid = |number| Vmid::new(number).unwrap();
+        let mut ha = Ha::default();
+        for (number, failback) in [(101, true), (102, false), (104, false)] {
+            let resource = Resource { requested: ServiceState::Started, failback, group: None };
+            ha.resources.insert(vmid(number), resource);
+        }
+        let of_the_rule = BTreeSet::from([vmid(101), vmid(102), vmid(103)]);
+        assert_eq!(without_failback(&of_the_rule, &ha), BTreeSet::from([vmid(102)]));
+    }
 
     #[test]
     fn waiting_reveals_hidden_demand_but_no_more_than_the_guest_has() {

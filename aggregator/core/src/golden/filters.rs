@@ -82,6 +82,19 @@ fn moves_that_together_overload_the_target_conflict() {
 }
 
 #[test]
+fn a_source_that_the_run_has_relieved_makes_no_conflict() {
+    let fleet = "
+        pve1 cpu=16 ram=64 | 101 cpu=8 mem=4 | 102 cpu=7 mem=4
+        pve2 cpu=16 ram=64
+        pve3 cpu=16 ram=64 base=5";
+    let after = |fleet: &mut Fleet| fleet.apply(0, 1);
+    let judged = |step| judge_after(step, &Policy::default(), fleet, after, "102 -> pve3");
+    // Nothing of the run went to pve3: it would be too full by this move alone, now that pve1 is not full any more.
+    assert_eq!(judged(Step::Conflict), "pass");
+    assert_eq!(judged(Step::Improvement), "filtered: pve3 would reach 75 % cpu; its limit is 70 %");
+}
+
+#[test]
 fn affinity_tags() {
     let step = Step::Affinity;
     let tagged = |tags: &str| {
@@ -123,7 +136,10 @@ fn affinity_tags() {
         ),
         ("affinity_y", "filtered: its affinity group (tag affinity_y) stays together: guest 102 on pve1"),
         ("affinity_alone", "pass"),
-        ("evenkeel-pim-pve1", "filtered: tag evenkeel-pim-pve1 tells balancers to leave it alone"),
+        (
+            "evenkeel-pim-pve1",
+            "filtered: tag evenkeel-pim-pve1 is not understood, so the guest is left alone; correct or remove it",
+        ),
     ] {
         assert_eq!(judge(step, &Policy::default(), &tagged(tags), "101 -> pve2"), expected, "{tags}");
     }

@@ -1,13 +1,16 @@
 //! Filter 5: moves that contradict each other. Always on.
 //!
 //! The guest may be on its way already, or this run's earlier moves have filled the target: alone the move would be
-//! fine, together they would overload it.
+//! fine, together they would overload it. That the run recommends a guest twice can not be: who is decided on leaves
+//! the search.
 
 use evenkeel_common::decision::{Step, Verdict};
 use evenkeel_common::reason::Reason;
 
 use super::improvement::over_limit;
 use super::{Context, Filter};
+use crate::bundle;
+use crate::repair::Rules;
 use crate::snapshot::Move;
 
 pub(super) struct Conflict;
@@ -26,18 +29,15 @@ impl Filter for Conflict {
                 by: flight.by,
             });
         }
-        // Its place in this run differs from where it was: an earlier move of the run took it.
-        if context.before.place[migration.guest_index] != migration.source_index {
-            return Verdict::Filtered(Reason::ConflictSameGuest {
-                guest,
-                target: migration.source.id.clone(),
-            });
-        }
-        let Some((resource, percent, limit_percent)) = over_limit(migration, context.fleet, context.policy)
-        else {
-            return Verdict::PASS;
+        let source = bundle::source_then(&context.rules(), migration);
+        let over = |rules: &Rules<'_>| {
+            let (_, target) = bundle::moved(rules, migration.guest_index, migration.target_index);
+            over_limit(&source, &target, context.policy)
         };
-        if over_limit(migration, context.before, context.policy).is_some() {
+        let rules = context.rules();
+        let Some((resource, percent, limit_percent)) = over(&rules) else { return Verdict::PASS };
+        // The target as it was, the source as it will be: a guest that has left it heats neither.
+        if over(&Rules { fleet: context.before, ..rules }).is_some() {
             return Verdict::PASS; // Too much even alone: filter 13 says so.
         }
         let target = migration.target.id.clone();

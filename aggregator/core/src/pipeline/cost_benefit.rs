@@ -20,7 +20,7 @@ impl Filter for CostBenefit {
     }
 
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
-        let Move { guest, guest_index, target_index, .. } = *migration;
+        let Move { guest_index, target_index, .. } = *migration;
         let policy = context.policy;
         if !policy.toggles().cost_benefit {
             return Verdict::NotEnabled;
@@ -28,7 +28,7 @@ impl Filter for CostBenefit {
         if let Some(leaving) = must_leave(migration) {
             return Verdict::Pass(Some(leaving));
         }
-        let minutes = recommend::cost(guest, policy).minutes;
+        let minutes = recommend::minutes(&context.rules(), guest_index, policy);
         let improvement = recommend::improvement(&context.rules(), guest_index, target_index);
         // A migration always takes some time, so this divides by more than zero.
         let ratio = improvement / minutes;

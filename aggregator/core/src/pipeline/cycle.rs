@@ -1,11 +1,12 @@
 //! Filter 3: no circle A->B->C->A within `cycle_window_hours`. A circle means that the moves in it gained nothing.
+//! From a node that is to be emptied a guest may go anywhere: of two nodes there is only the one it came from.
 
 use std::time::Duration;
 
 use evenkeel_common::decision::{Step, Verdict};
 use evenkeel_common::reason::Reason;
 
-use super::{Context, Filter};
+use super::{Context, Filter, must_leave};
 use crate::snapshot::Move;
 
 pub(super) struct Cycle {
@@ -20,6 +21,9 @@ impl Filter for Cycle {
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
         if !self.enabled {
             return Verdict::NotEnabled;
+        }
+        if let Some(leaving) = must_leave(migration) {
+            return Verdict::Pass(Some(leaving));
         }
         let hours = context.policy.intelligent_migrations.cycle_window_hours;
         let window = Duration::from_secs(3600 * u64::from(hours));

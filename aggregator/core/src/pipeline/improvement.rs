@@ -9,9 +9,11 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
 
 use super::{Context, Filter, must_leave};
+use crate::bundle;
 use crate::policy::Policy;
 use crate::recommend;
-use crate::score::fleet::Fleet;
+use crate::repair::Rules;
+use crate::score::fleet::NodeLoad;
 use crate::snapshot::Move;
 
 pub(super) struct Improvement;
@@ -23,26 +25,23 @@ impl Filter for Improvement {
 
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
         let Move { guest_index, target_index, .. } = *migration;
-        let (fleet, policy) = (context.fleet, context.policy);
+        let (rules, policy) = (context.rules(), context.policy);
         let target = migration.target.id.clone();
-        if !fleet.fits(guest_index, target_index) {
-            let after = fleet.nodes[target_index].with(&fleet.guests[guest_index]);
-            return Verdict::Filtered(Reason::TargetMemory {
-                target,
-                free_after: bytes(after.memory - after.memory_used),
-                reserve: bytes(fleet.reserve_of(target_index)),
-            });
+        if let Some(short) = too_full(&rules, guest_index, target_index) {
+            return Verdict::Filtered(short);
         }
-        let over = over_limit(migration, fleet, policy).filter(|_| !migration.source.maintenance);
+        let (_, after) = bundle::moved(&rules, guest_index, target_index);
+        let source = bundle::source_then(&rules, migration);
+        let over = over_limit(&source, &after, policy).filter(|_| !migration.source.maintenance);
         if let Some((resource, percent, limit_percent)) = over {
             return Verdict::Filtered(Reason::TargetOverLimit { target, resource, percent, limit_percent });
         }
-        let before = recommend::objective(&context.rules());
-        let improvement = recommend::improvement(&context.rules(), guest_index, target_index);
+        let before = recommend::objective(&rules);
+        let improvement = recommend::improvement(&rules, guest_index, target_index);
         let after = before - improvement;
         let needed = match must_leave(migration) {
             Some(_) => 0.0,
-            None => recommend::needed(migration.guest, policy, context.price),
+            None => recommend::needed(&rules, guest_index, policy, context.price),
         };
         if improvement < needed {
             return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });
@@ -51,26 +50,28 @@ impl Filter for Improvement {
     }
 }
 
+/// Why a target has too little memory for a guest and who moves with it; `None` when its reserve is kept.
+pub(crate) fn too_full(rules: &Rules<'_>, guest: usize, target: usize) -> Option<Reason> {
+    let short = !rules.fleet.fits(rules.facts.bundles.unit(&guest), target);
+    let (_, after) = bundle::moved(rules, guest, target);
+    short.then(|| Reason::TargetMemory {
+        target: rules.snapshot.nodes[target].id.clone(),
+        free_after: bytes(after.memory - after.memory_used),
+        reserve: bytes(rules.fleet.reserve_of(target)),
+    })
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates; for people to read.
 fn bytes(value: f64) -> Bytes {
     Bytes(value.max(0.0) as u64)
 }
 
-/// The limit that the target would exceed: resource, percent after the move, limit in percent.
+/// The limit that a target (as it will be) would exceed, for a source as it is: resource, percent after the move, limit in percent.
 pub(super) fn over_limit(
-    migration: &Move<'_>,
-    fleet: &Fleet,
+    source: &NodeLoad,
+    target: &NodeLoad,
     policy: &Policy,
 ) -> Option<(Resource, f64, f64)> {
-    let guest = &fleet.guests[migration.guest_index];
-    let source = fleet.nodes[migration.source_index];
-    // Asked of the cluster as it will be, the source has lost the guest already.
-    let source = if fleet.place[migration.guest_index] == migration.source_index {
-        source
-    } else {
-        source.with(guest)
-    };
-    let target = fleet.nodes[migration.target_index].with(guest);
     let limits = [
         (Resource::Cpu, target.ahead_percent(), policy.cpu_threshold, source.ahead_percent()),
         (Resource::Pressure, target.pressure_percent(), policy.pressure_threshold, source.pressure_percent()),

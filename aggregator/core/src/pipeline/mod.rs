@@ -9,7 +9,7 @@ mod cooldown;
 mod cost_benefit;
 mod cycle;
 pub(crate) mod guest_success;
-mod improvement;
+pub(crate) mod improvement;
 mod outcome;
 mod pattern;
 pub(crate) mod persistence;
@@ -28,6 +28,7 @@ use evenkeel_common::id::Vmid;
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 
+use crate::bundle::{self, Bundles};
 use crate::policy::Policy;
 use crate::recommend::Price;
 use crate::repair::Rules;
@@ -35,7 +36,7 @@ use crate::score::fleet::Fleet;
 use crate::score::season::Day;
 use crate::snapshot::{Move, PastMove, Snapshot};
 
-pub use persistence::{Memory, Observed};
+pub use persistence::{Advised, Memory, Observed};
 pub use standard::standard;
 pub(crate) use tags::Tags;
 use track::Tracks;
@@ -93,6 +94,8 @@ pub(crate) struct Facts {
     pub tags: Vec<Tags>,
     /// Members of each affinity and anti-affinity tag, by guest index.
     pub groups: BTreeMap<String, Vec<usize>>,
+    /// Guests that move as one.
+    pub bundles: Bundles,
     /// Indices into the history, by guest, oldest first.
     history: BTreeMap<Vmid, Vec<usize>>,
     /// How earlier moves went.
@@ -102,7 +105,8 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+    /// `advised`: moves that count as evenkeel's own though a person makes them.
+    pub(crate) fn of(snapshot: &Snapshot, advised: &[Advised]) -> Self {
         let tags: Vec<_> = snapshot.guests.iter().map(|guest| Tags::read(guest, &snapshot.nodes)).collect();
         let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, tags) in tags.iter().enumerate() {
@@ -115,7 +119,8 @@ impl Facts {
             history.entry(past.guest).or_default().push(index);
         }
         let (tracks, days) = (Tracks::of(snapshot), Day::of_nodes(snapshot));
-        Self { tags, groups, history, tracks, days }
+        let bundles = Bundles::of(snapshot, &tags, advised);
+        Self { tags, groups, bundles, history, tracks, days }
     }
 
     fn moves_of<'a>(
@@ -147,7 +152,7 @@ pub fn run(steps: &[Box<dyn Filter>], migration: &Move<'_>, context: &Context<'_
         if stopped {
             return Verdict::NotAsked;
         }
-        let verdict = filter.judge(migration, context);
+        let verdict = bundle::judge(filter, migration, context);
         stopped = verdict.objection().is_some();
         verdict
     })
@@ -156,7 +161,7 @@ pub fn run(steps: &[Box<dyn Filter>], migration: &Move<'_>, context: &Context<'_
 /// Asks every filter.
 #[must_use]
 pub fn explain(steps: &[Box<dyn Filter>], migration: &Move<'_>, context: &Context<'_>) -> Trail {
-    ask(steps, |filter| filter.judge(migration, context))
+    ask(steps, |filter| bundle::judge(filter, migration, context))
 }
 
 fn ask(steps: &[Box<dyn Filter>], mut judge: impl FnMut(&dyn Filter) -> Verdict) -> Trail {
@@ -169,9 +174,9 @@ pub(crate) fn first_objection(
     steps: &[Box<dyn Filter>],
     migration: &Move<'_>,
     context: &Context<'_>,
-) -> Option<(Step, Verdict)> {
+) -> Option<Reason> {
     steps.iter().find_map(|filter| {
-        let verdict = filter.judge(migration, context);
-        verdict.objection().is_some().then(|| (filter.step(), verdict))
+        let verdict = bundle::judge(filter.as_ref(), migration, context);
+        verdict.objection().map(|(_, reason)| reason.clone())
     })
 }

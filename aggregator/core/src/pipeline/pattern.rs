@@ -30,6 +30,9 @@ impl Filter for Pattern {
         if let Some(reason) = urgent(source, &context.fleet.nodes[source_index], context.policy) {
             return Verdict::Pass(Some(reason));
         }
+        if context.facts.bundles.follows(migration.guest_index).is_some() {
+            return Verdict::PASS; // A group that is split waits for nothing.
+        }
         let peak = |day: Option<Day>| {
             let peak = day?.peak(snapshot.at)?;
             let [from_s, until_s] =

@@ -21,6 +21,23 @@ pub struct Memory {
     pub since: Option<Timestamp>,
     /// Recommendations of the last run, by guest.
     pub observed: Vec<Observed>,
+    /// Moves of groups that were advised lately, by guest: a person who makes one of them does what evenkeel said, and
+    /// the rest of the group follows as if evenkeel had made it.
+    #[serde(default)]
+    pub advised: Vec<Advised>,
+}
+
+/// A move that was left to a person.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Advised {
+    /// Which guest.
+    pub guest: Vmid,
+    /// From where.
+    pub source: NodeId,
+    /// To where.
+    pub target: NodeId,
+    /// When, the last time.
+    pub at: Timestamp,
 }
 
 /// A recommendation and the runs it appeared in.

@@ -21,8 +21,8 @@ use crate::snapshot::{GuestState, NodeState};
 /// What a guest's tags say.
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
-    /// The tag that says to leave it alone.
-    pub ignore: Option<String>,
+    /// Why it is left alone: a tag says so, or is not understood.
+    pub ignore: Option<Reason>,
     /// Tags that pin it, and the nodes of this cluster they name.
     pub pin_tags: Vec<String>,
     pub pins: Vec<NodeId>,
@@ -79,7 +79,7 @@ impl Tags {
                 reading: reading.to_owned(),
             };
             match meaning(&tag) {
-                Meaning::Ignore => read.ignore = read.ignore.or(Some(tag)),
+                Meaning::Ignore => read.ignore = read.ignore.or(Some(Reason::TagIgnore { tag })),
                 Meaning::Stay => {
                     read.pins.push(guest.node.clone());
                     read.pin_tags.push(tag);
@@ -98,7 +98,7 @@ impl Tags {
                 Meaning::RestartOk => read.restart_ok = true,
                 Meaning::Unknown => {
                     read.warnings.push(warn("the guest is left alone"));
-                    read.ignore = read.ignore.or(Some(tag));
+                    read.ignore = read.ignore.or(Some(Reason::TagUnknown { tag }));
                 }
                 Meaning::Foreign => {}
             }

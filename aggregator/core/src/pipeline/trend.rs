@@ -63,6 +63,9 @@ impl Filter for Trend {
         if let Some(reason) = urgent(source, &context.fleet.nodes[source_index], policy) {
             return Verdict::Pass(Some(reason));
         }
+        if context.facts.bundles.follows(migration.guest_index).is_some() {
+            return Verdict::PASS; // A group that is split waits for nothing.
+        }
         let undisturbed = context
             .facts
             .tracks

@@ -16,7 +16,7 @@ const CROWDED: f64 = 0.25;
 const WAITS: f64 = 0.005;
 
 /// Points for one squared percentage point in the variance of the nodes' use, where evenness counts.
-const EVEN: f64 = 1.8;
+const EVEN: f64 = 9.0;
 
 /// Expected load of one node.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +157,8 @@ pub(crate) struct Fleet {
     pub guests: Vec<Predicted>,
     /// Node of each guest.
     pub place: Vec<usize>,
+    /// Whether evenness counts.
+    pub evens_out: bool,
     /// Share of memory a target keeps free.
     reserve: f64,
 }
@@ -200,7 +202,7 @@ impl Fleet {
         for node in &mut nodes {
             node.demand_then = node.cpu_demand();
         }
-        Self { nodes, guests, place, reserve: policy.memory_reserve_percent / 100.0 }
+        Self { nodes, guests, place, evens_out: false, reserve: policy.memory_reserve_percent / 100.0 }
     }
 
     /// Makes evenness count from here on: the variance of the nodes' use as it is now, in points.
@@ -211,18 +213,15 @@ impl Fleet {
         let counted = || self.nodes.iter().filter(|node| node.takes);
         let count = counted().count().max(1) as f64;
         let mean = counted().map(NodeLoad::used).sum::<f64>() / count;
+        self.evens_out = true;
         for node in self.nodes.iter_mut().filter(|node| node.takes) {
             (node.even, node.even_use) = (EVEN / count, mean);
         }
     }
 
-    /// Whether evenness counts.
-    pub(crate) fn evens_out(&self) -> bool {
-        self.nodes.iter().any(|node| node.even > 0.0)
-    }
-
     /// Evenness counts no longer.
     pub(crate) fn as_it_is(&mut self) {
+        self.evens_out = false;
         self.nodes.iter_mut().for_each(|node| node.even = 0.0);
     }
 
@@ -239,10 +238,11 @@ impl Fleet {
         self.reserve * self.nodes[target].memory
     }
 
-    /// Whether a guest fits a target's memory with the reserve kept.
-    pub(crate) fn fits(&self, guest: usize, target: usize) -> bool {
+    /// Whether guests fit a target's memory with the reserve kept.
+    pub(crate) fn fits(&self, guests: &[usize], target: usize) -> bool {
         let node = &self.nodes[target];
-        node.memory_used + self.guests[guest].memory <= node.memory - self.reserve_of(target)
+        let used = guests.iter().fold(node.memory_used, |used, &guest| used + self.guests[guest].memory);
+        used <= node.memory - self.reserve_of(target)
     }
 }
 

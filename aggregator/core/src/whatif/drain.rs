@@ -301,7 +301,8 @@ impl Ground<'_> {
         if reasons().any(|reason| matches!(reason, Reason::TargetMemory { .. })) {
             return Reason::NoRoom { memory };
         }
-        reasons().find(|reason| !away(reason)).cloned().unwrap_or(Reason::NoRoom { memory })
+        let nodes = || objections.iter().map(|(target, _)| self.snapshot.nodes[*target].id.clone()).collect();
+        reasons().find(|reason| !away(reason)).cloned().unwrap_or_else(|| Reason::NoTarget { nodes: nodes() })
     }
 
     fn others(&self, source: usize) -> impl Iterator<Item = usize> {

@@ -17,6 +17,7 @@ use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
 
+use crate::bundle::Bundles;
 use crate::pipeline::{self, Context, Facts, Filter};
 use crate::policy::Policy;
 use crate::recommend::Price;
@@ -63,7 +64,9 @@ impl<'a> Ground<'a> {
     /// `snapshot`: sorted, with what is on its way applied.
     fn new(snapshot: Snapshot, policy: &'a Policy) -> Self {
         let fleet = Fleet::of(&snapshot, policy);
-        let facts = Facts::of(&snapshot);
+        // Who moves with whom is for each question to say.
+        let mut facts = Facts::of(&snapshot, &[]);
+        facts.bundles = Bundles::default();
         let steps = pipeline::standard(policy).into_iter();
         let affinity = steps.into_iter().find(|filter| filter.step() == Step::Affinity);
         Self { snapshot, fleet, facts, policy, affinity }

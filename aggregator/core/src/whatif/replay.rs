@@ -249,7 +249,10 @@ impl Replay {
     }
 
     fn depart(&mut self, real: &Snapshot, advice: evenkeel_common::decision::Recommendation) {
-        let Some(index) = real.guest_index(advice.guest) else { return };
+        if real.guest_index(advice.guest).is_none() {
+            return;
+        }
+        let all: Vec<Vmid> = std::iter::once(advice.guest).chain(advice.along().iter().copied()).collect();
         let (guest, from, to, at) = (advice.guest, advice.source, advice.target, real.at);
         let history = real.history.iter().chain(&self.past);
         let returns = |past: &PastMove| {
@@ -270,11 +273,14 @@ impl Replay {
                 minutes,
             });
         }
-        let really_on = real.guests[index].node.clone();
-        self.placed.insert(guest, Placed { really_on, on: to.clone() });
         // A day at most, whatever the cost model says.
         let arrives = at.after(Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 86_400.0)));
-        self.flying.push(Flying { guest, from, to, arrives });
+        for guest in all {
+            let Some(index) = real.guest_index(guest) else { continue };
+            let really_on = real.guests[index].node.clone();
+            self.placed.insert(guest, Placed { really_on, on: to.clone() });
+            self.flying.push(Flying { guest, from: from.clone(), to: to.clone(), arrives });
+        }
     }
 }
 
@@ -307,7 +313,7 @@ impl Course {
     fn see(&mut self, snapshot: &Snapshot, policy: &Policy, seen: u32) {
         let arrived = super::arrived(snapshot);
         let fleet = Fleet::of(&arrived, policy);
-        let facts = Facts::of(&arrived);
+        let facts = Facts::of(&arrived, &[]);
         let score = recommend::objective(&Rules { snapshot: &arrived, facts: &facts, fleet: &fleet });
         self.mean_score += (score - self.mean_score) / f64::from(seen.max(1));
         self.peak_score = self.peak_score.max(score);

@@ -46,6 +46,23 @@ fn as_it_was_is_what_the_runs_said() {
 }
 
 #[test]
+fn groups_arrive_whole_by_tag_and_by_ha() {
+    let tagged = "
+        pve1 cpu=16 ram=64 base=6 | 101 cpu=5 mem=4 tags=affinity_a | 102 cpu=5 mem=4 tags=affinity_a
+        pve2 cpu=16 ram=64";
+    let ruled = "
+        pve1 cpu=16 ram=64 base=6 | 101 cpu=5 mem=4 ha | 102 cpu=5 mem=4 ha
+        pve2 cpu=16 ram=64
+        rule r together 101,102";
+    for (fleet, expected) in [(tagged, 2), (ruled, 1)] {
+        let result = replayed(&Policy::default(), (0..=60).map(|minute| at(minute, fleet)));
+        assert_eq!((result.moved, result.returns), (expected, 0), "{:?}", result.moves);
+        let scores = (result.would.mean_score, result.was.mean_score);
+        assert!(scores.0 < 0.2 * scores.1, "both have left pve1, so it is calm from then on: {scores:?}");
+    }
+}
+
+#[test]
 fn nothing_to_do_costs_nothing_and_says_why() {
     let calm = "pve1 | 101 cpu=1\npve2 | 102 cpu=1";
     let result = replayed(&Policy::default(), (0..10).map(|minute| at(minute, calm)));

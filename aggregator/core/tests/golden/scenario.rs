@@ -146,6 +146,9 @@ fn make(snapshot: &mut Snapshot, record: &RunRecord) {
     for decision in record.run.decisions.iter().filter(|decision| decision.action.is_accepted()) {
         let r = &decision.recommendation;
         assert!(snapshot.apply(&Candidate { guest: r.guest, target: r.target.clone() }));
+        for &guest in r.along() {
+            assert!(snapshot.apply(&Candidate { guest, target: r.target.clone() }));
+        }
         let (from, to, at) = (r.source.clone(), r.target.clone(), snapshot.at);
         let past = PastMove { guest: r.guest, from, to, at, by: Mover::Evenkeel, ok: true, helped: None };
         snapshot.history.push(past);
