@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod bundle;
+mod charges;
 pub mod coexist;
 pub mod confidence;
 #[cfg(any(test, feature = "fixture"))]

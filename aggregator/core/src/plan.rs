@@ -13,6 +13,7 @@ use evenkeel_common::id::DecisionId;
 use evenkeel_common::reason::Reason;
 
 use crate::bundle;
+use crate::charges::Charges;
 use crate::limits::{self, Limits};
 use crate::pipeline::affinity::concerns_guest;
 use crate::pipeline::guest_success::rank_factor;
@@ -71,6 +72,8 @@ pub(crate) struct Planner<'a> {
     /// Expected loads before any move of this run.
     pub before: Fleet,
     pub fleet: Fleet,
+    /// What single guests add to nodes of `fleet`.
+    charges: Charges,
     /// Nodes that had something to be relieved of before any move.
     pub sources_before: Vec<bool>,
     /// How much dearer moves are for how little there is to win.
@@ -131,6 +134,7 @@ impl<'a> Planner<'a> {
             sources_before,
             ease,
             before: fleet.clone(),
+            charges: Charges::of(&fleet),
             best: vec![None; guests],
             snapshot,
             policy,
@@ -158,6 +162,7 @@ impl<'a> Planner<'a> {
             self.ease = EVENING;
             self.rounds();
             self.fleet.as_it_is();
+            self.charges = Charges::of(&self.fleet);
             self.ease = Price::PLAIN.ease;
         }
         self.rounds();
@@ -239,7 +244,6 @@ impl<'a> Planner<'a> {
     fn best_of(&self, guest: usize) -> Option<Possible> {
         let (fleet, rules) = (&self.fleet, self.rules());
         let (unit, bundles) = (self.facts.bundles.unit(&guest), &self.facts.bundles);
-        let relief = recommend::relief(fleet, guest);
         let price = self.price(fleet.place[guest]);
         // What has to leave has no price.
         let needed = if fleet.nodes[fleet.place[guest]].leaving {
@@ -250,6 +254,7 @@ impl<'a> Planner<'a> {
         let rank_of =
             |&member: &usize| rank_factor(self.snapshot.guests[member].vmid, &self.facts, self.policy);
         let rank = unit.iter().map(rank_of).fold(1.0, f64::min);
+        let breaks = unit.iter().any(|&member| rules.breaks(member));
         let mut best: Option<Possible> = None;
         for target in 0..fleet.nodes.len() {
             let possible =
@@ -261,7 +266,8 @@ impl<'a> Planner<'a> {
             let improvement = if unit.len() > 1 {
                 recommend::improvement(&rules, guest, target)
             } else {
-                relief + recommend::charge(fleet, guest, target) + rules.gain(guest, target)
+                let mended = if breaks { rules.gain(guest, target) } else { 0.0 };
+                self.charges.improvement(fleet, guest, target) + mended
             };
             let evening = recommend::evening(&rules, guest, target);
             if evening > 0.0 && improvement < evening {
@@ -360,6 +366,8 @@ impl<'a> Planner<'a> {
             self.closed[member] = true;
             let target = self.snapshot.nodes[option.target].id.clone();
             self.snapshot.apply(&Candidate { guest: self.snapshot.guests[member].vmid, target });
+            self.charges.forget(self.fleet.place[member]);
+            self.charges.forget(option.target);
             self.fleet.apply(member, option.target);
         }
     }

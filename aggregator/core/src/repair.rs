@@ -29,17 +29,12 @@ impl Rules<'_> {
     /// filter's to forbid.
     pub(crate) fn gain(&self, guest: usize, target: usize) -> f64 {
         let unit = self.facts.bundles.unit(&guest);
-        let tagged = |&guest: &usize| {
-            let tags = &self.facts.tags[guest];
-            !(tags.apart.is_empty() && tags.together.is_empty() && tags.pin_tags.is_empty())
-        };
-        if !unit.iter().any(tagged) {
+        let pairs = |&member: &usize, node: usize| self.broken_beside(member, node, unit);
+        let before: u32 = unit.iter().map(|member| pairs(member, self.fleet.place[*member])).sum();
+        if before == 0 {
             return 0.0;
         }
-        let pairs = |guest: usize, node: usize| self.broken_beside(guest, node, unit);
-        let tagged = || unit.iter().copied().filter(tagged);
-        let before: u32 = tagged().map(|guest| pairs(guest, self.fleet.place[guest])).sum();
-        let after: u32 = tagged().map(|guest| pairs(guest, target)).sum();
+        let after: u32 = unit.iter().map(|member| pairs(member, target)).sum();
         POINTS * f64::from(before.saturating_sub(after))
     }
 
@@ -117,14 +112,13 @@ impl Rules<'_> {
 
     /// The same without pairs among these: they go on being as near to each other as they are.
     fn broken_beside(&self, guest: usize, node: usize, unit: &[usize]) -> u32 {
-        let tags = &self.facts.tags[guest];
-        let count = |group: &String, wanted: &dyn Fn(usize) -> bool| {
-            self.peers(guest, group, wanted).iter().filter(|peer| !unit.contains(peer)).count()
+        let near = &self.facts.near[guest];
+        let at = |peer: &&usize| self.fleet.place[**peer] == node;
+        let others = |peers: &'_ [usize], wanted: &dyn Fn(&&usize) -> bool| {
+            peers.iter().filter(|peer| wanted(peer) && !unit.contains(peer)).count()
         };
-        let apart = tags.apart.iter().map(|group| count(group, &|place| place == node));
-        let together = tags.together.iter().map(|group| count(group, &|place| place != node));
-        let pairs = apart.chain(together).sum::<usize>() + usize::from(self.misplaced(guest, node));
-        u32::try_from(pairs).unwrap_or(u32::MAX)
+        let pairs = others(&near.apart, &at) + others(&near.together, &|peer| !at(peer));
+        u32::try_from(pairs + usize::from(self.misplaced(guest, node))).unwrap_or(u32::MAX)
     }
 
     /// A pin that names no node of the cluster can not be kept anywhere, so nothing mends it.

@@ -94,6 +94,8 @@ pub(crate) struct Facts {
     pub tags: Vec<Tags>,
     /// Members of each affinity and anti-affinity tag, by guest index.
     pub groups: BTreeMap<String, Vec<usize>>,
+    /// Running guests of the same tags, by guest index.
+    pub near: Vec<Near>,
     /// Guests that move as one.
     pub bundles: Bundles,
     /// Indices into the history, by guest, oldest first.
@@ -102,6 +104,23 @@ pub(crate) struct Facts {
     tracks: Tracks,
     /// The usual day of each node, before any move of this run.
     days: Vec<Option<Day>>,
+}
+
+/// With whom a guest shares affinity and anti-affinity tags: running guests, as often as they share one.
+#[derive(Debug)]
+pub(crate) struct Near {
+    pub together: Vec<usize>,
+    pub apart: Vec<usize>,
+}
+
+impl Near {
+    fn of(guest: usize, tags: &[Tags], groups: &BTreeMap<String, Vec<usize>>, snapshot: &Snapshot) -> Self {
+        let peers = |names: &[String]| {
+            let members = names.iter().flat_map(|name| groups.get(name).into_iter().flatten().copied());
+            members.filter(|&peer| peer != guest && snapshot.guests[peer].running).collect()
+        };
+        Self { together: peers(&tags[guest].together), apart: peers(&tags[guest].apart) }
+    }
 }
 
 impl Facts {
@@ -120,7 +139,8 @@ impl Facts {
         }
         let (tracks, days) = (Tracks::of(snapshot), Day::of_nodes(snapshot));
         let bundles = Bundles::of(snapshot, &tags, advised);
-        Self { tags, groups, bundles, history, tracks, days }
+        let near = (0..tags.len()).map(|guest| Near::of(guest, &tags, &groups, snapshot)).collect();
+        Self { tags, groups, near, bundles, history, tracks, days }
     }
 
     fn moves_of<'a>(
