@@ -134,6 +134,13 @@ impl Bytes {
         self.0 as f64
     }
 
+    /// The whole bytes of a figure; nothing for one that is negative or no number, held at the largest value.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub const fn from_f64(bytes: f64) -> Self {
+        Self(bytes as u64)
+    }
+
     /// Difference, zero when `other` is larger.
     #[must_use]
     pub fn saturating_sub(self, other: Self) -> Self {

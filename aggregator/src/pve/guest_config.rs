@@ -96,6 +96,8 @@ pub struct GuestConfig {
     pub cpu_type: Option<String>,
     /// Number of disks, CD drives not counted.
     pub disks: u32,
+    /// Size of those of them that only its node has; a disk whose size is not noted counts nothing.
+    pub local_disk_bytes: Bytes,
     /// Storages that hold something of it.
     pub storages: BTreeSet<String>,
     /// What keeps it from moving.
@@ -174,6 +176,7 @@ pub(super) fn parse(kind: GuestKind, options: &Options, node: &NodeId, storages:
         memory: memory(text("memory").as_deref()),
         cpu_type: text("cpu").as_deref().filter(|_| kind == GuestKind::Qemu).and_then(cpu_type),
         disks: 0,
+        local_disk_bytes: Bytes(0),
         storages: BTreeSet::new(),
         blockers: Vec::new(),
         identity: identity(&text),
@@ -228,6 +231,19 @@ fn memory(text: Option<&str>) -> Option<Bytes> {
     let text = text.unwrap_or("512");
     let (_, mib) = properties(text).find(|(key, _)| key.is_empty() || *key == "current")?;
     mib.parse().ok().map(Bytes::mib)
+}
+
+/// `32G`, `528K` or plain bytes, in powers of 1024; a fraction may stand before the unit.
+fn size(text: &str) -> Option<Bytes> {
+    let (number, unit) = match text.char_indices().next_back()? {
+        (_, digit) if digit.is_ascii_digit() => (text, 1.0),
+        (at, unit) => {
+            let power = "KMGT".find(unit.to_ascii_uppercase())?;
+            (&text[..at], [1024.0, 1_048_576.0, 1_073_741_824.0, 1_099_511_627_776.0][power])
+        }
+    };
+    let number: f64 = number.parse().ok()?;
+    (0.0..1e9).contains(&number).then(|| Bytes::from_f64(number * unit))
 }
 
 /// `host,flags=+aes` or `cputype=host`.
@@ -298,7 +314,12 @@ impl GuestConfig {
         match seen {
             Some(seen) if seen.shared => {}
             Some(_) if image => self.blockers.push(Blocker::LocalCdrom { key, storage }),
-            Some(_) => self.blockers.push(Blocker::LocalDisk { key, storage }),
+            Some(_) => {
+                self.blockers.push(Blocker::LocalDisk { key, storage });
+                let size =
+                    properties(value).find(|(name, _)| *name == "size").and_then(|(_, text)| size(text));
+                self.local_disk_bytes = self.local_disk_bytes.saturating_add(size.unwrap_or_default());
+            }
             None => self.blockers.push(Blocker::UnknownStorage { key, storage }),
         }
     }
@@ -414,6 +435,19 @@ mod tests {
             Some(1_700_000_000)
         );
         assert_eq!((created("ctime=soon"), created("ctime=-1"), created("x")), (None, None, None));
+    }
+
+    #[test]
+    fn only_what_is_on_storage_of_its_node_has_to_cross_the_network() {
+        let of = |disks: &str| config(GuestKind::Qemu, disks).local_disk_bytes;
+        let mixed = r#"{"scsi0":"ceph:vm-1-disk-0,size=32G","scsi1":"local:1/a.raw,size=8G","efidisk0":"local:1/b,size=528K"}"#;
+        assert_eq!(of(mixed), Bytes((8 << 30) + (528 << 10)));
+        for (noted, bytes) in [("1.5T", 3 << 39), ("512", 512), ("4m", 4 << 20)] {
+            assert_eq!(of(&format!(r#"{{"scsi1":"local:1/a,size={noted}"}}"#)), Bytes(bytes), "{noted}");
+        }
+        for unknown in [",size=G", ",size=", ",size=-1G", ",size=1e99G", ",size=9X", ",size=é", ""] {
+            assert_eq!(of(&format!(r#"{{"scsi1":"local:1/a{unknown}"}}"#)), Bytes(0), "{unknown}");
+        }
     }
 
     #[test]
