@@ -183,6 +183,8 @@ words!(
         Memory = "memory",
         /// Time spent waiting, by the kernel's pressure stall information.
         Pressure = "pressure",
+        /// Bandwidth of its NICs.
+        Network = "network",
     }
 );
 

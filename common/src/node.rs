@@ -23,6 +23,8 @@ pub struct NodeFacts {
     pub boot_id: String,
     /// Whether pressure stall information is there (some kernels boot without it).
     pub psi: bool,
+    /// Speed of its physical NICs that have a link, in Mbit/s, added up; 0 when not known.
+    pub link_mbps: u64,
     /// What this agent can not see here, a sentence each.
     pub blind_spots: Vec<String>,
 }

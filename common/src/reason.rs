@@ -209,6 +209,13 @@ reasons! {
     "target_over_limit" TargetOverLimit { target: NodeId, resource: Resource, percent: f64, limit_percent: f64 } =>
         ("{target} would reach {percent:.0} % {resource}; its limit is {limit_percent:.0} %");
 
+    /// After it, more guests would find no memory if a node failed.
+    "spare_lost" SpareLost { guests: u32, improvement: f64, needed: f64 } =>
+        ("after it {guests} more guest(s) would find no memory if their node failed; that is worth it from {needed:.2} points on, and it gains {improvement:.2}");
+    /// Not every node may fail.
+    "spare_short" SpareShort { nodes: Vec<NodeId>, guests: u32, memory: Bytes } =>
+        ("the rest has no memory for all guests of {} if one of these fails: up to {guests} guest(s) with {memory} would find none", list(nodes));
+
     /// A tag is not kept as things stand.
     "rule_broken" RuleBroken { tag: String, node: NodeId, peers: Vec<Vmid> } =>
         ("tag {tag} is not kept on {node}{}",
@@ -444,6 +451,7 @@ const fn resource_word(resource: Resource) -> &'static str {
         Resource::Cpu => "CPU",
         Resource::Memory => "memory",
         Resource::Pressure => "pressure",
+        Resource::Network => "network",
     }
 }
 

@@ -12,6 +12,7 @@ use super::file::{Files, RECORD_LIMIT, TABLE_LIMIT};
 use super::guest_life::config_folder;
 use super::guests::Guests;
 use super::memory;
+use super::net;
 use super::parse::{lines, shown};
 
 /// Longest name or version kept, in characters.
@@ -36,6 +37,7 @@ pub(super) fn read(root: &Path, files: &mut Files, guests: &mut Guests) -> NodeF
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id,
         psi: has_psi(root, files),
+        link_mbps: net::speed(root, files),
         blind_spots: blind_spots(root, files, guests),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenkeel_common::sample::{Metric, SeriesKey};
 
-use super::file::{CollectError, KeptFile};
+use super::file::{CollectError, Files, KeptFile, RECORD_LIMIT};
 use super::guest_net::{self, GuestNic};
 use super::parse::{instance, lines, number, words};
 use super::round::{Collector, Counter, Now, Out, Round, Series};
@@ -18,6 +18,11 @@ use super::round::{Collector, Counter, Now, Out, Round, Series};
 const RECHECK: Duration = Duration::from_secs(60);
 /// Names remembered as not physical; beyond it they are forgotten and looked at again.
 const MAX_OTHERS: usize = 8192;
+
+/// NICs whose speed is read at most.
+const MAX_NICS: usize = 64;
+/// Fastest link believed; drivers without an idea say 2^32 - 1.
+const MAX_MBPS: u64 = 10_000_000;
 
 /// Counters of one NIC since it appeared, as the host sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +177,18 @@ fn is_physical(class: &Path, name: &[u8]) -> bool {
     !name.contains('/') && name != ".." && class.join(name).join("device").exists()
 }
 
+/// Speed of the physical NICs that have a link, in Mbit/s, added up: `speed` is -1 or can not be read without one.
+pub(super) fn speed(root: &Path, files: &mut Files) -> u64 {
+    let class = root.join("sys/class/net");
+    let Ok(names) = std::fs::read_dir(&class) else { return 0 };
+    let physical = names.flatten().map(|entry| entry.path()).filter(|nic| nic.join("device").exists());
+    let speeds = physical.take(MAX_NICS).filter_map(|nic| {
+        let text = files.read_once(&nic.join("speed"), RECORD_LIMIT).ok().flatten()?;
+        number(text.trim_ascii()).filter(|&mbps| mbps <= MAX_MBPS)
+    });
+    speeds.fold(0, u64::saturating_add)
+}
+
 /// Name and counters of a line.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
@@ -233,6 +250,29 @@ mod tests {
         for name in [b"..".as_slice(), b"../net/eno1", b"\xff"] {
             assert!(!is_physical(&dir.path().join("net"), name));
         }
+    }
+
+    #[test]
+    fn speeds_of_links_that_are_up_add_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let class = dir.path().join("sys/class/net");
+        let nics = [
+            ("eno1", "10000\n", true),
+            ("eno2", "25000\n", true),
+            ("eno3", "-1\n", true),
+            ("eno4", "4294967295\n", true),
+            ("vmbr0", "10000\n", false),
+        ];
+        for (name, speed, physical) in nics {
+            std::fs::create_dir_all(class.join(name)).unwrap();
+            std::fs::write(class.join(name).join("speed"), speed).unwrap();
+            if physical {
+                std::fs::create_dir(class.join(name).join("device")).unwrap();
+            }
+        }
+        std::fs::create_dir_all(class.join("eno5/device")).unwrap();
+        assert_eq!(speed(dir.path(), &mut Files::new(8)), 35_000);
+        assert_eq!(speed(&dir.path().join("nowhere"), &mut Files::new(8)), 0);
     }
 
     proptest! {

@@ -13,10 +13,11 @@
 //! utc+7200                                 (local time is two hours ahead of UTC)
 //! ```
 //! Node: `cpu` cores, `ram` GiB, `base` cores and `basemem` GiB of the host itself (0.5, 2), `psi` %, `wait` cores,
-//! `age` s or `no-agent`, `offline`, `maintenance`, `model`, `storages`, `trail` percents every 5 min up to now.
+//! `age` s or `no-agent`, `offline`, `maintenance`, `model`, `storages`, `net` and `link` MB/s, `trail` percents
+//! every 5 min up to now.
 //! Guest: `cpu` and `wait` cores, `mem` and `max` GiB, `vcpus`, `name`, `profile` with `mean`, `p95`, `slope` (cores
 //! per hour), `hours` of data, `dev-cpu` cores, `peak` cores at 9:00 or `day=7-11:8` (8 cores from 7:00 to 11:00 UTC),
-//! `tags`, `ha` or `ha=state`, `lock`, `disks`, `localgib` and `diskcount`, `dirty` MB/s, `dev`, `storages`, `host`,
+//! `tags`, `ha` or `ha=state`, `lock`, `disks`, `localgib` and `diskcount`, `dirty` and `net` MB/s, `dev`, `storages`, `host`,
 //! `lxc`, `stopped`, `template`, `unknown`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A bad fixture has to stop its test.
@@ -158,6 +159,8 @@ fn node(line: &str, snapshot: &mut Snapshot) {
         iowait_percent: options.number("iowait").unwrap_or(0.0),
         cpu_model: options.text("model").map(str::to_owned),
         storages: options.list("storages").into_iter().collect(),
+        net_mb_s: options.number("net"),
+        link_mb_s: options.number("link"),
         demand_trail: trail(&options.list("trail")),
         id,
     });
@@ -203,6 +206,7 @@ fn guest(part: &str, node: &NodeId) -> GuestState {
         local_disk_bytes: gib(options.number("localgib").unwrap_or(0.0)),
         disks: options.number("diskcount").unwrap_or(0.0) as u32,
         dirty_mb_s: options.number("dirty"),
+        net_mb_s: options.number("net"),
         devices: options.list("dev"),
         storages: options.list("storages").into_iter().collect(),
         cpu_host: options.flag("host"),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_common::decision::{Action, Decision, Mover, Recommendation, Step, Trail};
 use evenkeel_common::id::DecisionId;
 use evenkeel_common::reason::Reason;
+use evenkeel_common::units::Bytes;
 
 use crate::bundle;
 use crate::charges::Charges;
@@ -23,6 +24,7 @@ use crate::recommend::{self, Price};
 use crate::repair::Rules;
 use crate::score::fleet::Fleet;
 use crate::score::season::{self, Season};
+use crate::score::spare::Supposed;
 use crate::snapshot::{Candidate, Snapshot, takes_part};
 
 /// Moves that one run judges at most; keeps a cluster full of objections from taking for ever.
@@ -162,6 +164,11 @@ impl<'a> Planner<'a> {
             self.ease = EVENING;
             self.rounds();
             self.fleet.as_it_is();
+            // What was held for gaining too little evenness may be worth it now, at the lower price.
+            self.barred.iter_mut().for_each(Vec::clear);
+            for guest in std::mem::take(&mut self.held).into_keys() {
+                self.closed[guest] = not_a_candidate(&self.snapshot.guests[guest]).is_some();
+            }
             self.charges = Charges::of(&self.fleet);
             self.ease = Price::PLAIN.ease;
         }
@@ -433,7 +440,27 @@ impl<'a> Planner<'a> {
         warnings.extend(self.policy.unknown_in_rooms(&self.snapshot.nodes));
         warnings.extend(self.stuck.iter().cloned());
         warnings.extend(self.rules_before().warnings());
+        warnings.extend(self.spare_short());
         warnings
+    }
+}
+
+impl Planner<'_> {
+    /// Nodes that the cluster could not lose as it stands, before any move of this run.
+    fn spare_short(&self) -> Option<Reason> {
+        let there = |node: usize| takes_part(&self.snapshot.nodes[node]);
+        if (0..self.snapshot.nodes.len()).filter(|&node| there(node)).count() < 2 {
+            return None; // Nobody expects more of it.
+        }
+        let stranded = Supposed::as_is(&self.before).stranded();
+        let short: Vec<_> = stranded
+            .iter()
+            .enumerate()
+            .filter(|&(node, stranded)| stranded.guests > 0 && there(node))
+            .collect();
+        let &(_, worst) = short.iter().max_by(|a, b| a.1.memory.total_cmp(&b.1.memory))?;
+        let nodes = short.iter().map(|&(node, _)| self.snapshot.nodes[node].id.clone()).collect();
+        Some(Reason::SpareShort { nodes, guests: worst.guests, memory: Bytes::from_f64(worst.memory) })
     }
 }
 

@@ -85,8 +85,7 @@ pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
     let memory = if guest.kind == GuestKind::Qemu { guest.memory_used.as_f64() * RESEND } else { 0.0 };
     let bytes = memory + guest.local_disk_bytes.as_f64();
     let bytes_per_minute = f64::from(policy.migration_link_mbps) * 1e6 / 8.0 * 60.0;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates.
-    Cost { minutes: bytes / bytes_per_minute + OVERHEAD_MINUTES, bytes: Bytes(bytes as u64) }
+    Cost { minutes: bytes / bytes_per_minute + OVERHEAD_MINUTES, bytes: Bytes::from_f64(bytes) }
 }
 
 /// How dear moves are: what they must gain, in multiples of what the policy asks for.
@@ -189,11 +188,10 @@ fn evidence(migration: &Move<'_>, rules: &Rules<'_>) -> Vec<Reason> {
     if source.cpu_waited >= 0.1 {
         evidence.push(Reason::Waiting { node: source.id.clone(), cores: source.cpu_waited });
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Never negative; saturates.
     evidence.push(Reason::PredictedLoad {
         class: guest.class,
         cores: guest.cores(),
-        memory: Bytes(guest.memory as u64),
+        memory: Bytes::from_f64(guest.memory),
         now_cores: guest.now,
     });
     let (left, joined) = bundle::moved(rules, guest_index, target_index);
@@ -225,6 +223,10 @@ fn hottest(node: usize, snapshot: &Snapshot, fleet: &Fleet) -> (Resource, f64, f
         Resource::Pressure => {
             let (sum, count) = counted().fold((0.0, 0.0), |(s, c), n| (s + n.pressure_percent(), c + 1.0));
             (Resource::Pressure, load.pressure_percent(), sum / count)
+        }
+        Resource::Network => {
+            let (sum, count) = counted().fold((0.0, 0.0), |(s, c), n| (s + n.network(), c + 1.0));
+            (Resource::Network, 100.0 * load.network(), 100.0 * sum / count)
         }
     }
 }

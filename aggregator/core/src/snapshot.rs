@@ -77,6 +77,12 @@ pub struct NodeState {
     pub cpu_model: Option<String>,
     /// Storages available on it.
     pub storages: BTreeSet<String>,
+    /// Traffic of its NICs in the busier direction, in MB/s; `None` when not known.
+    #[serde(default)]
+    pub net_mb_s: Option<f64>,
+    /// What its NICs can carry in one direction, in MB/s; `None` when not known.
+    #[serde(default)]
+    pub link_mb_s: Option<f64>,
     /// Its CPU demand over the last hour, oldest first, in steps of a minute to five; empty when not known.
     #[serde(default)]
     pub demand_trail: Vec<TrailPoint>,
@@ -147,6 +153,9 @@ pub struct GuestState {
     /// Memory that it changes, in MB/s, which a live migration has to send again; `None` when not known.
     #[serde(default)]
     pub dirty_mb_s: Option<f64>,
+    /// Traffic of its NICs in the busier direction, in MB/s; `None` when not known.
+    #[serde(default)]
+    pub net_mb_s: Option<f64>,
     /// Host devices it uses (`hostpci0`, `usb0`, bind mounts of containers).
     pub devices: Vec<String>,
     /// Storages it needs wherever it runs (shared ones of its disks and CD-ROMs).
@@ -304,14 +313,17 @@ impl Snapshot {
         guest.node = candidate.target.clone();
         if guest.running {
             let (cpu, waited, memory) = (guest.cpu_used.unwrap_or(0.0), guest.cpu_waited, guest.memory_used);
+            let net = guest.net_mb_s.unwrap_or(0.0);
             let source = &mut self.nodes[source_index];
             source.cpu_used = (source.cpu_used - cpu).max(0.0);
             source.cpu_waited = (source.cpu_waited - waited).max(0.0);
             source.memory_used = source.memory_used.saturating_sub(memory);
+            source.net_mb_s = source.net_mb_s.map(|before| (before - net).max(0.0));
             let target = &mut self.nodes[target_index];
             target.cpu_used += cpu;
             target.cpu_waited += waited;
             target.memory_used = target.memory_used.saturating_add(memory);
+            target.net_mb_s = target.net_mb_s.map(|before| before + net);
         }
         true
     }
@@ -327,7 +339,7 @@ impl Snapshot {
         }
         for node in &self.nodes {
             let p = node.pressure;
-            let given = [p.cpu, p.memory, p.io].into_iter().flatten();
+            let given = [p.cpu, p.memory, p.io, node.net_mb_s, node.link_mb_s].into_iter().flatten();
             let all =
                 [node.cores, node.cpu_used, node.cpu_waited, node.iowait_percent].into_iter().chain(given);
             let trail = node.demand_trail.iter().map(|point| point.percent);
@@ -347,10 +359,8 @@ impl Snapshot {
             if self.node_index(&guest.node).is_none() {
                 return bad(&guest.node, format!("guest {} is on a node that is not listed", guest.vmid));
             }
-            if [guest.vcpus, guest.cpu_used.unwrap_or(0.0), guest.cpu_waited]
-                .iter()
-                .any(|v| !(0.0..1e9).contains(v))
-            {
+            let (cpu, net) = (guest.cpu_used.unwrap_or(0.0), guest.net_mb_s.unwrap_or(0.0));
+            if [guest.vcpus, cpu, guest.cpu_waited, net].iter().any(|v| !(0.0..1e9).contains(v)) {
                 return bad(
                     &guest.node,
                     format!("a load of guest {} is negative or not a number", guest.vmid),

@@ -139,8 +139,7 @@ impl Planner<'_> {
             return Reason::NoTarget { nodes: others.by_ref().map(id).collect() };
         }
         let unit = self.facts.bundles.unit(&guest);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Never negative; saturates.
-        let memory = Bytes(unit.iter().map(|&member| self.fleet.guests[member].memory).sum::<f64>() as u64);
+        let memory = Bytes::from_f64(unit.iter().map(|&member| self.fleet.guests[member].memory).sum());
         match self.facts.bundles.bundle(guest).filter(|bundle| bundle.members.len() > 1) {
             Some(bundle) => bundle.no_room(&self.snapshot, memory),
             None => Reason::NoRoom { memory },

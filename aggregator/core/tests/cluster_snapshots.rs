@@ -60,6 +60,7 @@ fn read(folder: &Path, name: &str) -> Snapshot {
             local_disk_bytes: Bytes(0),
             disks: 0,
             dirty_mb_s: None,
+            net_mb_s: None,
             devices: vec![],
             storages: BTreeSet::new(),
             cpu_host: false,
@@ -83,6 +84,8 @@ fn read(folder: &Path, name: &str) -> Snapshot {
             iowait_percent: number(&n["iowait"]),
             cpu_model: None,
             storages: BTreeSet::new(),
+            net_mb_s: None,
+            link_mb_s: None,
             demand_trail: vec![],
             id,
         }

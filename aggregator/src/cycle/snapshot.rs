@@ -9,6 +9,7 @@ use std::time::Duration;
 use evenkeel_common::guest::GuestProfile;
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
+use evenkeel_common::sample::Metric;
 use evenkeel_common::time::{Timestamp, Window};
 use evenkeel_common::units::Bytes;
 use evenkeel_core::OtherBalancer;
@@ -24,6 +25,9 @@ use crate::pve::{Inventory, storage::Storage};
 
 /// Loads are means over this long, so that single seconds do not decide.
 const LOAD_WINDOW: Duration = Duration::from_secs(60);
+
+/// As links are counted.
+const BYTES_PER_MB: f64 = 1e6;
 
 /// Everything a snapshot is made from.
 pub struct Inputs<'a> {
@@ -191,6 +195,8 @@ fn node_state(
         iowait_percent: 0.0,
         cpu_model: node.info.as_ref().map(|info| info.cpu_model.clone()).filter(|model| !model.is_empty()),
         storages: storages.map(|s: &Storage| s.id.clone()).collect(),
+        net_mb_s: None,
+        link_mb_s: None,
         demand_trail: Vec::new(),
     };
     let Some(cell) = inputs.agents.get(&node.id) else { return state };
@@ -208,7 +214,7 @@ fn node_state(
     };
     state.cpu_used = cpu_percent / 100.0 * state.cores;
     if let Some(bytes) = mean(&live.load.mem_bytes) {
-        state.memory_used = whole_bytes(bytes);
+        state.memory_used = Bytes::from_f64(bytes);
     }
     state.pressure = Pressure {
         cpu: mean(&live.load.psi_cpu),
@@ -216,6 +222,11 @@ fn node_state(
         io: mean(&live.load.psi_io),
     };
     state.iowait_percent = mean(&live.load.iowait).unwrap_or(0.0);
+    let direction = |metric| live.wide.sum(metric, window).map(|bytes| bytes / BYTES_PER_MB);
+    state.net_mb_s = busier(direction(Metric::NetRx), direction(Metric::NetTx));
+    #[allow(clippy::cast_precision_loss)] // Far below 2^53.
+    let link_mb_s = live.facts.link_mbps as f64 / 8.0;
+    state.link_mb_s = (link_mb_s > 0.0).then_some(link_mb_s);
     state
 }
 
@@ -241,7 +252,7 @@ fn guest_state(guest: &Guest, live: Option<&GuestLive>, inventory: &Inventory, w
     let cpu_used = live.and_then(|g| g.cpu.mean(window));
     let waited = live.and_then(|g| g.psi_cpu.mean(window)).unwrap_or(0.0);
     let memory_max = guest.max_mem.or(facts.and_then(|f| f.memory_max)).unwrap_or_default();
-    let memory_used = live.and_then(|g| g.mem.mean(window)).map(whole_bytes).or(guest.mem);
+    let memory_used = live.and_then(|g| g.mem.mean(window)).map(Bytes::from_f64).or(guest.mem);
     let (local_disks, devices) = blockers(config.map(AsRef::as_ref));
     let shared: BTreeSet<&str> =
         inventory.storages.iter().filter(|s| s.shared).map(|s| s.id.as_str()).collect();
@@ -264,15 +275,24 @@ fn guest_state(guest: &Guest, live: Option<&GuestLive>, inventory: &Inventory, w
         tags: guest.tags.clone(),
         ha_state: inventory.ha.services.get(&guest.vmid).map(|service| service.state.to_string()),
         local_disks,
-        local_disk_bytes: Bytes(0),
+        local_disk_bytes: config.map_or(Bytes(0), |c| c.local_disk_bytes),
         disks: config.map_or(0, |c| c.disks),
         dirty_mb_s: None,
+        net_mb_s: live.and_then(|g| {
+            let [received, sent] = g.net.each_ref().map(|recent| recent.mean(window));
+            busier(received, sent).map(|bytes| bytes / BYTES_PER_MB)
+        }),
         devices,
         storages: config.map_or_else(BTreeSet::new, |c| {
             c.storages.iter().filter(|s| shared.contains(s.as_str())).cloned().collect()
         }),
         cpu_host: config.is_some_and(|c| c.needs_same_cpu()),
     }
+}
+
+/// The higher of two directions; a link has the same speed in both.
+fn busier(received: Option<f64>, sent: Option<f64>) -> Option<f64> {
+    [received, sent].into_iter().flatten().reduce(f64::max)
 }
 
 /// Cores a guest waited for: it got `used` in the share of time in which it did not wait. Never more than it has.
@@ -333,11 +353,6 @@ fn rule(rule: &Rule, inventory: &Inventory) -> Vec<HaRule> {
 fn without_failback(guests: &BTreeSet<Vmid>, ha: &Ha) -> BTreeSet<Vmid> {
     let stays = |vmid: &&Vmid| ha.resources.get(vmid).is_some_and(|resource| !resource.failback);
     guests.iter().filter(stays).copied().collect()
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole_bytes(bytes: f64) -> Bytes {
-    Bytes(bytes.max(0.0) as u64)
 }
 
 #[cfg(test)]

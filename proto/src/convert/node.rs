@@ -17,6 +17,7 @@ impl From<NodeFacts> for v1::NodeFacts {
             agent_version,
             boot_id,
             psi,
+            link_mbps,
             blind_spots,
         } = facts;
         Self {
@@ -28,6 +29,7 @@ impl From<NodeFacts> for v1::NodeFacts {
             agent_version,
             boot_id,
             psi,
+            link_mbps,
             blind_spots,
         }
     }
@@ -46,6 +48,7 @@ impl TryFrom<v1::NodeFacts> for NodeFacts {
             agent_version: text("node.agent_version", wire.agent_version, MAX_NAME_CHARS)?,
             boot_id: text("node.boot_id", wire.boot_id, MAX_NAME_CHARS)?,
             psi: wire.psi,
+            link_mbps: wire.link_mbps,
             blind_spots: at_most("node.blind_spots", wire.blind_spots, MAX_ITEMS)?
                 .into_iter()
                 .map(|spot| text("node.blind_spots", spot, MAX_MESSAGE_CHARS))
@@ -64,12 +67,13 @@ mod tests {
     proptest! {
         #[test]
         fn facts_come_back(
-            words in prop::array::uniform5(strategies::text(MAX_NAME_CHARS)), cpus: u32, memory: u64, psi: bool,
+            words in prop::array::uniform5(strategies::text(MAX_NAME_CHARS)), cpus: u32, memory: u64, psi: bool, link_mbps: u64,
             blind_spots in prop::collection::vec(strategies::text(80), 0..=MAX_ITEMS),
         ) {
             let [hostname, kernel, pve_version, agent_version, boot_id] = words;
             let facts = NodeFacts {
-                hostname, cpus, memory: Bytes(memory), kernel, pve_version, agent_version, boot_id, psi, blind_spots,
+                hostname, cpus, memory: Bytes(memory), kernel, pve_version, agent_version, boot_id, psi, link_mbps,
+                blind_spots,
             };
             prop_assert_eq!(NodeFacts::try_from(v1::NodeFacts::from(facts.clone())), Ok(facts));
         }

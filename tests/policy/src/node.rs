@@ -44,6 +44,8 @@ pub fn node(id: NodeId, cores: f64, memory: Bytes) -> NodeState {
         iowait_percent: 0.0,
         cpu_model: None,
         storages: BTreeSet::new(),
+        net_mb_s: None,
+        link_mb_s: None,
         demand_trail: Vec::new(),
     }
 }
@@ -71,6 +73,7 @@ pub fn guest(vmid: Vmid, node: NodeId, vcpus: f64, memory: Bytes) -> GuestState 
         local_disk_bytes: Bytes(0),
         disks: 0,
         dirty_mb_s: None,
+        net_mb_s: None,
         devices: Vec::new(),
         storages: BTreeSet::new(),
         cpu_host: false,

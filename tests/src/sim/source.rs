@@ -43,6 +43,7 @@ impl Source for SimSource {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             boot_id: format!("sim-{}-{}", fleet.seed, self.node),
             psi: true,
+            link_mbps: 10_000,
             blind_spots: vec!["simulated node".into()],
         }
     }

@@ -1,8 +1,11 @@
 //! Filter 13: the cluster must be measurably better after the move, and the target within its limits.
 //!
-//! Memory with its reserve is a hard limit. CPU and pressure are limits too, except that a target may go over its
+//! Memory with its reserve is a hard limit. CPU, network (where known) and pressure are limits too, except that a target may go over its
 //! threshold while it stays below what the source had: on a cluster that is full everywhere, evening out helps, and
 //! no move may make a hot spot as hot as the one it relieves.
+//!
+//! A cluster that could lose any of its nodes is to stay so: a move after which more guests would find no memory if
+//! their node failed has to gain as much more as those guests would weigh on a node that is to be emptied.
 
 use evenkeel_common::decision::{Resource, Step, Verdict};
 use evenkeel_common::reason::Reason;
@@ -13,8 +16,13 @@ use crate::bundle;
 use crate::policy::Policy;
 use crate::recommend;
 use crate::repair::Rules;
+use crate::score::STRANDED;
 use crate::score::fleet::NodeLoad;
+use crate::score::spare::Supposed;
 use crate::snapshot::Move;
+
+/// Percent of what its NICs can carry that a target is not to be brought over.
+const NETWORK_LIMIT: f64 = 80.0;
 
 pub(super) struct Improvement;
 
@@ -46,8 +54,30 @@ impl Filter for Improvement {
         if improvement < needed {
             return Verdict::Filtered(Reason::ImprovementTooSmall { before, after, improvement, needed });
         }
+        let lost = spare_lost(&rules, guest_index, target_index, improvement, needed);
+        if let Some(lost) = lost.filter(|_| must_leave(migration).is_none()) {
+            return Verdict::Filtered(lost);
+        }
         Verdict::Pass(Some(Reason::Improvement { before, after, improvement }))
     }
+}
+
+/// That a move leaves guests without refuge, and does not gain enough for that.
+fn spare_lost(
+    rules: &Rules<'_>,
+    guest: usize,
+    target: usize,
+    improvement: f64,
+    needed: f64,
+) -> Option<Reason> {
+    let stranded = |supposed: Supposed<'_>| supposed.stranded().iter().map(|node| node.guests).sum::<u32>();
+    let after = stranded(Supposed::moved(rules.fleet, rules.facts.bundles.unit(&guest), target));
+    if after == 0 {
+        return None;
+    }
+    let guests = after.saturating_sub(stranded(Supposed::as_is(rules.fleet)));
+    let needed = needed + STRANDED * f64::from(guests);
+    (improvement < needed).then_some(Reason::SpareLost { guests, improvement, needed })
 }
 
 /// Why a target has too little memory for a guest and who moves with it; `None` when its reserve is kept.
@@ -56,14 +86,9 @@ pub(crate) fn too_full(rules: &Rules<'_>, guest: usize, target: usize) -> Option
     let (_, after) = bundle::moved(rules, guest, target);
     short.then(|| Reason::TargetMemory {
         target: rules.snapshot.nodes[target].id.clone(),
-        free_after: bytes(after.memory - after.memory_used),
-        reserve: bytes(rules.fleet.reserve_of(target)),
+        free_after: Bytes::from_f64(after.memory - after.memory_used),
+        reserve: Bytes::from_f64(rules.fleet.reserve_of(target)),
     })
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates; for people to read.
-fn bytes(value: f64) -> Bytes {
-    Bytes(value.max(0.0) as u64)
 }
 
 /// The limit that a target (as it will be) would exceed, for a source as it is: resource, percent after the move, limit in percent.
@@ -74,6 +99,7 @@ pub(super) fn over_limit(
 ) -> Option<(Resource, f64, f64)> {
     let limits = [
         (Resource::Cpu, target.ahead_percent(), policy.cpu_threshold, source.ahead_percent()),
+        (Resource::Network, 100.0 * target.network(), NETWORK_LIMIT, 100.0 * source.network()),
         (Resource::Pressure, target.pressure_percent(), policy.pressure_threshold, source.pressure_percent()),
     ];
     let over = limits.iter().find(|(_, after, limit, had)| after > limit && after >= had);

@@ -40,6 +40,9 @@ pub(crate) struct NodeLoad {
     vcpus: f64,
     /// Expected memory in use, host and guests.
     pub memory_used: f64,
+    /// Traffic of its NICs, host and guests, and what they can carry, in MB/s; 0 when not known.
+    net: f64,
+    link: f64,
     /// Guests that run on it.
     pub guests: u32,
     /// CPU pressure as measured, and the demand it was measured at.
@@ -93,6 +96,11 @@ impl NodeLoad {
         100.0 * self.memory_used / self.memory
     }
 
+    /// Share of what its NICs can carry that they do carry; 0 when not known.
+    pub(crate) fn network(&self) -> f64 {
+        if self.link > 0.0 { self.net / self.link } else { 0.0 }
+    }
+
     /// Expected highest pressure. CPU pressure follows demand in proportion, to twice what was measured at most.
     pub(crate) fn pressure_percent(&self) -> f64 {
         let ratio =
@@ -125,6 +133,7 @@ impl NodeLoad {
         self.level += guest.level;
         self.spread_squared += guest.spread * guest.spread;
         self.memory_used += guest.memory;
+        self.net += guest.net;
         self.vcpus += guest.vcpus;
         for hour in 0..HOURS {
             self.ahead[hour] += guest.ahead[hour];
@@ -139,6 +148,7 @@ impl NodeLoad {
         self.level = (self.level - guest.level).max(0.0);
         self.spread_squared = (self.spread_squared - guest.spread * guest.spread).max(0.0);
         self.memory_used = (self.memory_used - guest.memory).max(0.0);
+        self.net = (self.net - guest.net).max(0.0);
         self.vcpus = (self.vcpus - guest.vcpus).max(0.0);
         for hour in 0..HOURS {
             self.ahead[hour] = (self.ahead[hour] - guest.ahead[hour]).max(0.0);
@@ -182,6 +192,7 @@ impl Fleet {
                 // What the guests use is not the host's own. A guest without figures counts as its node's.
                 node.base -= guest.cpu_used.unwrap_or(0.0) + guest.cpu_waited;
                 node.memory_used -= guest.memory_used.as_f64();
+                node.net -= guest.net_mb_s.unwrap_or(0.0);
             } else {
                 predicted = predicted.at_rest();
             }
@@ -189,9 +200,10 @@ impl Fleet {
             place.push(at);
         }
         for node in &mut nodes {
-            // Below zero when figures are of different seconds, or memory pages are shared.
+            // Below zero when figures are of different seconds, memory pages are shared, or guests talk to each other.
             node.base = node.base.max(0.0);
             node.memory_used = node.memory_used.max(0.0);
+            node.net = node.net.max(0.0);
             node.ahead = [node.base; HOURS];
         }
         for ((guest, state), &at) in guests.iter().zip(&snapshot.guests).zip(&place) {
@@ -265,6 +277,9 @@ fn empty(node: &NodeState, mean_cores: f64, mean_memory: f64) -> NodeLoad {
         bursts: [0.0; HOURS],
         vcpus: 0.0,
         memory_used: node.memory_used.as_f64(),
+        net: node.net_mb_s.unwrap_or(0.0),
+        // Without its traffic the speed tells nothing.
+        link: node.net_mb_s.and(node.link_mb_s).unwrap_or(0.0),
         guests: 0,
         cpu_pressure: node.pressure.cpu.unwrap_or(0.0),
         demand_then: 0.0,

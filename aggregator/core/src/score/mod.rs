@@ -9,8 +9,13 @@
 //! - the work that is expected to wait for CPU in the coming four hours ([`forecast`], [`waiting`]): nothing on a node
 //!   with cores to spare, all that is too much on a full one, and softly in between;
 //! - memory, `30 x part^8`: it has no queue, so the last percents before it is short weigh as much as waiting does;
+//! - its NICs, `30 x share^8`, where speed and traffic are known: who talks much should not meet others who do. It is
+//!   what passes this minute and no forecast, so it ranks moves and targets but makes no node one to relieve;
 //! - guests on a node that is to be emptied, and tags that are not kept ([`crate::repair`]);
 //! - in a plan that is made at once, and there only, how uneven the nodes are ([`fleet::Fleet::even_out`]).
+//!
+//! I/O has no part: a guest that may move has all its disks on shared storage, which has the same work to do wherever
+//! the guest runs. I/O pressure of a node is among what it is judged by all the same (the score, the limits of a target).
 //!
 //! So it is convex (the hottest node counts most), does not reward shuffling among calm nodes, does not depend on how
 //! many nodes there are, and weighs nodes by their size, so that a large one is not run hotter than a small one.
@@ -25,6 +30,7 @@ mod memory;
 pub mod predict;
 mod pressure;
 pub(crate) mod season;
+pub(crate) mod spare;
 pub(crate) mod waiting;
 
 use evenkeel_common::decision::Resource;
@@ -47,8 +53,11 @@ const PARTS: [(Resource, f64, Part); 3] = [
 /// Points of a node that is out of memory.
 const MEMORY: f64 = 30.0;
 
+/// Points of a node whose NICs carry all they can.
+const NETWORK: f64 = 30.0;
+
 /// Points for each guest on a node that is to be emptied: enough to outweigh what it adds on any calm node.
-const STRANDED: f64 = 20.0;
+pub(crate) const STRANDED: f64 = 20.0;
 
 /// Score of one node and what it is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,7 +119,8 @@ pub(crate) fn strain(node: &NodeLoad) -> f64 {
     let stranded = if node.leaving { STRANDED * f64::from(node.guests) } else { 0.0 };
     let cpu = waiting_points(node);
     let memory = MEMORY * node.memory_weight * pow8(memory::part(node));
-    cpu + memory + stranded + node.uneven()
+    let network = NETWORK * pow8(node.network());
+    cpu + memory + network + stranded + node.uneven()
 }
 
 /// Scores of all nodes that take part, in the snapshot's order.

@@ -27,6 +27,8 @@ pub struct Predicted {
     pub spread: f64,
     /// Memory in bytes.
     pub memory: f64,
+    /// Traffic of its NICs now, in MB/s; 0 when not known.
+    pub net: f64,
     /// CPU demand now, in cores: used plus waited for.
     pub now: f64,
     /// Mean cores in each of the coming hours.
@@ -47,7 +49,8 @@ impl Predicted {
     /// The same guest when it does not run.
     pub(crate) const fn at_rest(self) -> Self {
         let none = [0.0; HOURS];
-        Self { level: 0.0, spread: 0.0, memory: 0.0, now: 0.0, ahead: none, bursts: none, vcpus: 0.0, ..self }
+        let (level, spread, memory, net, now, vcpus) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+        Self { level, spread, memory, net, now, ahead: none, bursts: none, vcpus, ..self }
     }
 }
 
@@ -59,13 +62,14 @@ pub fn predict(guest: &GuestState, at: Timestamp) -> Predicted {
     let now = hold(guest.cpu_used.unwrap_or(0.0) + guest.cpu_waited);
     let used = guest.memory_used.as_f64();
     let limit = if guest.memory_max.0 > 0 { guest.memory_max.as_f64().max(used) } else { f64::INFINITY };
+    let net = guest.net_mb_s.unwrap_or(0.0);
     let ahead = forecast::ahead(guest.profile.as_ref(), now, at).map(hold);
     let vcpus = if guest.vcpus > 0.0 { guest.vcpus } else { MANY };
     // Each vCPU runs a share of the time on its own.
     let bursts = ahead.map(|cores| (cores * (1.0 - cores / vcpus)).max(0.0));
     let Some(profile) = guest.profile.as_ref() else {
         let class = ProfileClass::Unknown;
-        return Predicted { class, level: now, spread: 0.0, memory: used, now, ahead, bursts, vcpus };
+        return Predicted { class, level: now, spread: 0.0, memory: used, net, now, ahead, bursts, vcpus };
     };
     let cpu = &profile.cpu;
     // A guest far outside of what it ever did is not described by its profile any more.
@@ -88,5 +92,5 @@ pub fn predict(guest: &GuestState, at: Timestamp) -> Predicted {
     };
     let memory = (used + growth).max(profile.memory.p95).min(limit);
     let level = hold(level.max(0.0));
-    Predicted { class, level, spread: hold(level + spread) - level, memory, now, ahead, bursts, vcpus }
+    Predicted { class, level, spread: hold(level + spread) - level, memory, net, now, ahead, bursts, vcpus }
 }

@@ -164,6 +164,7 @@ impl<'a> Ground<'a> {
             cpu_host: false,
             disks: 0,
             dirty_mb_s: None,
+            net_mb_s: None,
         });
         let mut ground = Self::new(snapshot.sorted(), policy);
         let index = ground.snapshot.guest_index(vmid)?;
@@ -240,6 +241,8 @@ fn nowhere(id: NodeId) -> NodeState {
         memory_used: Bytes(0),
         cpu_used: 0.0,
         cpu_waited: 0.0,
+        net_mb_s: None,
+        link_mb_s: None,
         demand_trail: Vec::new(),
         pressure: Pressure::default(),
         iowait_percent: 0.0,
