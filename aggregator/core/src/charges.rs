@@ -20,12 +20,17 @@ impl Charges {
         Self { nodes: unknown(fleet.nodes.len()), with: unknown(fleet.nodes.len() * fleet.guests.len()) }
     }
 
-    /// By how much the cluster's score falls when a guest goes to a target, what tags ask for not counted.
-    pub(crate) fn improvement(&self, fleet: &Fleet, guest: usize, target: usize) -> f64 {
+    /// What its source gains when a guest leaves.
+    pub(crate) fn relief(&self, fleet: &Fleet, guest: usize) -> f64 {
         let source = fleet.place[guest];
-        let left = self.then(guest, source, || strain(&fleet.nodes[source].without(&fleet.guests[guest])));
-        let joined = self.then(guest, target, || strain(&fleet.nodes[target].with(&fleet.guests[guest])));
-        (self.now(fleet, source) - left) + (self.now(fleet, target) - joined)
+        let left = || strain(&fleet.nodes[source].without(&fleet.guests[guest]));
+        self.now(fleet, source) - self.then(guest, source, left)
+    }
+
+    /// What a target gains when a guest comes; as a rule below zero.
+    pub(crate) fn charge(&self, fleet: &Fleet, guest: usize, target: usize) -> f64 {
+        let joined = || strain(&fleet.nodes[target].with(&fleet.guests[guest]));
+        self.now(fleet, target) - self.then(guest, target, joined)
     }
 
     /// A node has changed.

@@ -30,6 +30,7 @@ pub mod record;
 mod repair;
 pub mod risk;
 pub mod score;
+mod search;
 pub mod snapshot;
 pub mod stays;
 mod suppress;

@@ -17,14 +17,13 @@ use crate::bundle;
 use crate::charges::Charges;
 use crate::limits::{self, Limits};
 use crate::pipeline::affinity::concerns_guest;
-use crate::pipeline::guest_success::rank_factor;
 use crate::pipeline::{self, Context, Facts, Filter, Memory, Observed, persistence};
 use crate::policy::{Mode, Policy};
 use crate::recommend::{self, Price};
 use crate::repair::Rules;
 use crate::score::fleet::Fleet;
-use crate::score::season::{self, Season};
 use crate::score::spare::Supposed;
+use crate::search::{self, Known, Possible};
 use crate::snapshot::{Candidate, Snapshot, takes_part};
 
 /// Moves that one run judges at most; keeps a cluster full of objections from taking for ever.
@@ -35,24 +34,6 @@ const MAX_HELD: usize = 10;
 
 /// Times `min_improvement` that a move must gain while a plan evens out: few moves that do much.
 const EVENING: f64 = 30.0;
-
-/// A possible move of one guest, or of all that move as one, which the first of them stands for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Possible {
-    pub target: usize,
-    pub improvement: f64,
-    pub needed: f64,
-    /// Whether what is needed is raised because the day's moves run out.
-    pub dear: bool,
-    /// What it is worth when moves are ranked, by the guest's record; 1 at best.
-    rank: f64,
-}
-
-impl Possible {
-    fn net(&self) -> f64 {
-        self.improvement - self.needed
-    }
-}
 
 /// The best move of a guest that a filter held, as it was judged.
 pub(crate) struct Held {
@@ -74,8 +55,8 @@ pub(crate) struct Planner<'a> {
     /// Expected loads before any move of this run.
     pub before: Fleet,
     pub fleet: Fleet,
-    /// What single guests add to nodes of `fleet`.
-    charges: Charges,
+    /// What the search knows of `fleet`.
+    pub known: Known,
     /// Nodes that had something to be relieved of before any move.
     pub sources_before: Vec<bool>,
     /// How much dearer moves are for how little there is to win.
@@ -85,7 +66,7 @@ pub(crate) struct Planner<'a> {
     /// Guests out of the search: decided, or no candidates.
     pub closed: Vec<bool>,
     /// Targets a filter objected to, by guest.
-    barred: Vec<Vec<usize>>,
+    pub barred: Vec<Vec<usize>>,
     /// Best move left of each guest, even if it is not worth it.
     pub best: Vec<Option<Possible>>,
     pub held: BTreeMap<usize, Held>,
@@ -113,7 +94,7 @@ impl<'a> Planner<'a> {
     ) -> Self {
         let mut fleet = Fleet::of(&snapshot, policy);
         let facts = Facts::of(&snapshot, &memory.advised);
-        let sources_before = sources(&snapshot, &fleet, policy);
+        let sources_before = search::sources(&snapshot, &fleet, policy);
         let day = snapshot.at.before(Duration::from_secs(24 * 3600));
         let own = snapshot.history.iter().filter(|past| past.by == Mover::Evenkeel && past.at > day).count();
         // Who asks for a plan wants the cluster in order, and has no later run to wait for. On a calm one nothing is
@@ -127,6 +108,7 @@ impl<'a> Planner<'a> {
         let ins = flights().filter_map(|flight| snapshot.node_index(flight.to.as_ref()?)).collect();
         let closed = snapshot.guests.iter().map(|guest| not_a_candidate(guest).is_some()).collect();
         let guests = snapshot.guests.len();
+        let known = Known::of(&Rules { snapshot: &snapshot, facts: &facts, fleet: &fleet }, policy);
         let owed = facts.bundles.following().map(|bundle| bundle.members.len()).sum();
         Self {
             owed: limits::count(owed),
@@ -136,7 +118,7 @@ impl<'a> Planner<'a> {
             sources_before,
             ease,
             before: fleet.clone(),
-            charges: Charges::of(&fleet),
+            known,
             best: vec![None; guests],
             snapshot,
             policy,
@@ -169,7 +151,7 @@ impl<'a> Planner<'a> {
             for guest in std::mem::take(&mut self.held).into_keys() {
                 self.closed[guest] = not_a_candidate(&self.snapshot.guests[guest]).is_some();
             }
-            self.charges = Charges::of(&self.fleet);
+            self.known.charges = Charges::of(&self.fleet);
             self.ease = Price::PLAIN.ease;
         }
         self.rounds();
@@ -215,81 +197,6 @@ impl<'a> Planner<'a> {
     /// The same before any move of this run.
     pub(crate) fn rules_before(&self) -> Rules<'_> {
         Rules { fleet: &self.before, ..self.rules() }
-    }
-
-    /// The move that is worth most, if any is worth it. Groups on their way come first: they are not to stand split.
-    fn pick(&self) -> Option<(usize, Possible)> {
-        let worth = self.best.iter().enumerate().filter_map(|(guest, best)| {
-            best.filter(|option| !self.closed[guest] && option.net() >= 0.0).map(|option| (guest, option))
-        });
-        // The first of equals: guests are in order of vmid.
-        let value = |&(guest, option): &(usize, Possible)| {
-            (self.facts.bundles.follows(guest).is_some(), option.rank * option.net())
-        };
-        worth.reduce(|a, b| if value(&b) > value(&a) { b } else { a })
-    }
-
-    /// Finds every guest's best move on the cluster as it is now planned.
-    fn refresh(&mut self) {
-        let sources = self.sources();
-        // What tags ask for is put right while guests move anyway.
-        let repairs = self.policy.enforce_rules || self.sources_before.contains(&true);
-        for guest in 0..self.best.len() {
-            let bundles = &self.facts.bundles;
-            let unit = bundles.unit(&guest);
-            let breaks = || unit.iter().any(|&member| self.rules().breaks(member));
-            let wanted = sources[self.fleet.place[guest]]
-                || bundles.follows(guest).is_some()
-                || (repairs && !bundles.under_way(guest) && breaks());
-            // Nothing can be moved from a node that is not there.
-            let there = takes_part(&self.snapshot.nodes[self.fleet.place[guest]]);
-            let open = unit[0] == guest && !self.closed[guest] && there && wanted;
-            self.best[guest] = if open { self.best_of(guest) } else { None };
-        }
-    }
-
-    fn best_of(&self, guest: usize) -> Option<Possible> {
-        let (fleet, rules) = (&self.fleet, self.rules());
-        let (unit, bundles) = (self.facts.bundles.unit(&guest), &self.facts.bundles);
-        let price = self.price(fleet.place[guest]);
-        // What has to leave has no price.
-        let needed = if fleet.nodes[fleet.place[guest]].leaving {
-            0.0
-        } else {
-            recommend::needed(&rules, guest, self.policy, price)
-        };
-        let rank_of =
-            |&member: &usize| rank_factor(self.snapshot.guests[member].vmid, &self.facts, self.policy);
-        let rank = unit.iter().map(rank_of).fold(1.0, f64::min);
-        let breaks = unit.iter().any(|&member| rules.breaks(member));
-        let mut best: Option<Possible> = None;
-        for target in 0..fleet.nodes.len() {
-            let possible =
-                fleet.nodes[target].takes && target != fleet.place[guest] && fleet.fits(unit, target);
-            let elsewhere = bundles.follows(guest).is_some_and(|there| there != target);
-            if !possible || elsewhere || self.barred[guest].contains(&target) {
-                continue;
-            }
-            let improvement = if unit.len() > 1 {
-                recommend::improvement(&rules, guest, target)
-            } else {
-                let mended = if breaks { rules.gain(guest, target) } else { 0.0 };
-                self.charges.improvement(fleet, guest, target) + mended
-            };
-            let evening = recommend::evening(&rules, guest, target);
-            if evening > 0.0 && improvement < evening {
-                continue; // Evener, but worse.
-            }
-            if best.is_none_or(|best| improvement > best.improvement) {
-                best = Some(Possible { target, improvement, needed, dear: price.scarcity > 1.0, rank });
-            }
-        }
-        best
-    }
-
-    /// Nodes that have something to be relieved of: over a threshold, or to be emptied.
-    pub(crate) fn sources(&self) -> Vec<bool> {
-        sources(&self.snapshot, &self.fleet, self.policy)
     }
 
     fn recommendation(&self, guest: usize, target: usize) -> Recommendation {
@@ -373,9 +280,13 @@ impl<'a> Planner<'a> {
             self.closed[member] = true;
             let target = self.snapshot.nodes[option.target].id.clone();
             self.snapshot.apply(&Candidate { guest: self.snapshot.guests[member].vmid, target });
-            self.charges.forget(self.fleet.place[member]);
-            self.charges.forget(option.target);
+            let nodes = [self.fleet.place[member], option.target];
             self.fleet.apply(member, option.target);
+            self.known.moved(
+                member,
+                nodes,
+                &Rules { snapshot: &self.snapshot, facts: &self.facts, fleet: &self.fleet },
+            );
         }
     }
 
@@ -477,24 +388,4 @@ pub(crate) fn not_a_candidate(guest: &crate::snapshot::GuestState) -> Option<Rea
     } else {
         None
     }
-}
-
-/// Nodes over a threshold, by what is measured or by what is expected, and those where work is expected to wait.
-pub(crate) fn over_threshold(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
-    let seasons = season::usual(snapshot, fleet, policy);
-    let over =
-        |((node, load), season): ((&crate::snapshot::NodeState, &crate::score::fleet::NodeLoad), &Season)| {
-            let now = 100.0 * (node.cpu_used + node.cpu_waited) / load.cores;
-            takes_part(node)
-                && (season.counts(now.max(load.cpu_percent()) > policy.cpu_threshold || load.waits())
-                    || load.memory_percent() > policy.mem_threshold
-                    || load.pressure_percent() > policy.pressure_threshold)
-        };
-    snapshot.nodes.iter().zip(&fleet.nodes).zip(&seasons).map(over).collect()
-}
-
-/// A node at ease gives nothing away, unless evenness counts: evening out what nobody feels only costs.
-fn sources(snapshot: &Snapshot, fleet: &Fleet, policy: &Policy) -> Vec<bool> {
-    let over = over_threshold(snapshot, fleet, policy);
-    over.iter().zip(&fleet.nodes).map(|(over, load)| *over || load.leaving || load.above_even()).collect()
 }

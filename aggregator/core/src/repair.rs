@@ -28,14 +28,23 @@ impl Rules<'_> {
     /// Points that moving a guest, and who moves with it, to a target puts right. What a move would break is the affinity
     /// filter's to forbid.
     pub(crate) fn gain(&self, guest: usize, target: usize) -> f64 {
-        let unit = self.facts.bundles.unit(&guest);
-        let pairs = |&member: &usize, node: usize| self.broken_beside(member, node, unit);
-        let before: u32 = unit.iter().map(|member| pairs(member, self.fleet.place[*member])).sum();
-        if before == 0 {
+        self.gain_of(guest, self.wrong(guest), target)
+    }
+
+    /// The same where it is known how many pairs are broken now.
+    pub(crate) fn gain_of(&self, guest: usize, wrong: u32, target: usize) -> f64 {
+        if wrong == 0 {
             return 0.0;
         }
-        let after: u32 = unit.iter().map(|member| pairs(member, target)).sum();
-        POINTS * f64::from(before.saturating_sub(after))
+        let unit = self.facts.bundles.unit(&guest);
+        let after: u32 = unit.iter().map(|&member| self.broken_beside(member, target, unit)).sum();
+        POINTS * f64::from(wrong.saturating_sub(after))
+    }
+
+    /// Broken pairs of a guest, and who moves with it, with others.
+    pub(crate) fn wrong(&self, guest: usize) -> u32 {
+        let unit = self.facts.bundles.unit(&guest);
+        unit.iter().map(|&member| self.broken_beside(member, self.fleet.place[member], unit)).sum()
     }
 
     /// Whether a guest breaks a rule where it is.

@@ -5,8 +5,9 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Planner, Possible, not_a_candidate};
+use crate::plan::{Planner, not_a_candidate};
 use crate::score::{self, NodeScore, season};
+use crate::search::Possible;
 
 /// Why nothing (else) happens to a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 use evenkeel_common::decision::Mover;
 use evenkeel_common::reason::Reason;
 
-use crate::plan::over_threshold;
 use crate::policy::Policy;
 use crate::repair::Rules;
 use crate::score::season;
+use crate::search::over_threshold;
 use crate::snapshot::{Snapshot, takes_part};
 
 /// Everything that stops the run, the most telling first; empty when it may decide.

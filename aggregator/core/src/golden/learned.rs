@@ -376,7 +376,7 @@ fn demand_beyond_the_usual_is_a_reason_below_the_threshold_too() {
     let counts = |cpu: f64, policy: &Policy| {
         let snapshot = nodes(cpu);
         let fleet = Fleet::of(&snapshot, policy);
-        crate::plan::over_threshold(&snapshot, &fleet, policy)[0]
+        crate::search::over_threshold(&snapshot, &fleet, policy)[0]
     };
     assert!(counts(10.0, &full()));
     assert!(!counts(4.0, &full()));

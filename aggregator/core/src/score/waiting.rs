@@ -39,12 +39,9 @@ fn below(z: f64, density: f64) -> f64 {
 
 /// `e^-x` for `x` from 0 to 18, to five digits: the series of `e^(x/64)`, squared six times.
 fn exp_minus(x: f64) -> f64 {
+    const TERMS: [f64; 6] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0, 1.0];
     let part = x / 64.0;
-    let series = 1.0
-        + part
-            * (1.0
-                + part / 2.0
-                    * (1.0 + part / 3.0 * (1.0 + part / 4.0 * (1.0 + part / 5.0 * (1.0 + part / 6.0)))));
+    let series = 1.0 + part * TERMS.iter().fold(0.0, |sum, term| sum * part + term);
     let mut power = series;
     for _ in 0..6 {
         power *= power;

@@ -16,11 +16,11 @@ use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 
 use crate::pipeline::Facts;
-use crate::plan::over_threshold;
 use crate::policy::{Mode, Policy};
 use crate::recommend;
 use crate::repair::Rules;
 use crate::score::fleet::Fleet;
+use crate::search::over_threshold;
 use crate::snapshot::{Candidate, InFlight, NodeState, PastMove, Snapshot};
 use crate::{Memory, decide};
 
