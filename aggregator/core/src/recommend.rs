@@ -33,8 +33,17 @@ const EASE: f64 = 3.0;
 /// Points of waiting for each node, on average, at which half of that is left.
 const AT_EASE: f64 = 0.3;
 
-/// Memory is sent more than once, because the guest goes on writing.
+/// How much of its memory a guest of which nothing is known sends again, because it goes on writing.
 const RESEND: f64 = 1.3;
+
+/// Seconds that a guest stands still at most while the rest of its memory is sent: QEMU's `downtime-limit`.
+const STILL_S: f64 = 0.3;
+
+/// Share of the link's speed at which a guest writes at most: where it writes faster, QEMU slows it down.
+const MOST_DIRTY: f64 = 0.95;
+
+/// Times that memory is sent again at most.
+const ROUNDS: u32 = 60;
 
 /// Start, hand-over and clean-up of a migration, in minutes.
 const OVERHEAD_MINUTES: f64 = 0.1;
@@ -82,10 +91,30 @@ pub(crate) fn evening(rules: &Rules<'_>, guest: usize, target: usize) -> f64 {
 /// What moving a guest costs: its memory, sent again where it changes meanwhile, and its local disks. A container is
 /// stopped and started, so only its disks cross.
 pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
-    let memory = if guest.kind == GuestKind::Qemu { guest.memory_used.as_f64() * RESEND } else { 0.0 };
+    let bytes_per_s = f64::from(policy.migration_link_mbps) * 1e6 / 8.0;
+    let memory = match guest.kind {
+        GuestKind::Qemu => precopy(guest.memory_used.as_f64(), guest.dirty_mb_s, bytes_per_s),
+        GuestKind::Lxc => 0.0,
+    };
     let bytes = memory + guest.local_disk_bytes.as_f64();
-    let bytes_per_minute = f64::from(policy.migration_link_mbps) * 1e6 / 8.0 * 60.0;
-    Cost { minutes: bytes / bytes_per_minute + OVERHEAD_MINUTES, bytes: Bytes::from_f64(bytes) }
+    Cost { minutes: bytes / bytes_per_s / 60.0 + OVERHEAD_MINUTES, bytes: Bytes::from_f64(bytes) }
+}
+
+/// Bytes of memory that a live migration sends: all of it, what was written meanwhile, what was written during that, and
+/// so on, until what is left takes no more than [`STILL_S`].
+fn precopy(memory: f64, dirty_mb_s: Option<f64>, bytes_per_s: f64) -> f64 {
+    let known = dirty_mb_s.filter(|dirty| (0.0..1e9).contains(dirty));
+    let Some(dirty) = known else { return memory * RESEND };
+    let again = (dirty * 1e6 / bytes_per_s).min(MOST_DIRTY);
+    let (mut sent, mut left) = (memory, memory * again);
+    for _ in 0..ROUNDS {
+        if left <= STILL_S * bytes_per_s {
+            break;
+        }
+        sent += left;
+        left *= again;
+    }
+    sent + left
 }
 
 /// How dear moves are: what they must gain, in multiples of what the policy asks for.
@@ -228,5 +257,34 @@ fn hottest(node: usize, snapshot: &Snapshot, fleet: &Fleet) -> (Resource, f64, f
             let (sum, count) = counted().fold((0.0, 0.0), |(s, c), n| (s + n.network(), c + 1.0));
             (Resource::Network, 100.0 * load.network(), 100.0 * sum / count)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn cost_of(guest: &str) -> Cost {
+        let snapshot = fixture::snapshot(&format!("pve1 | 101 {guest}"));
+        cost(&snapshot.guests[0], &Policy { migration_link_mbps: 8000, ..Policy::default() })
+    }
+
+    #[test]
+    fn who_writes_much_sends_much() {
+        let sent = |guest: &str| cost_of(guest).bytes.as_f64() / Bytes::gib(1).as_f64();
+        assert!((sent("mem=10") - 13.0).abs() < 1e-6, "nothing known: three tenths again");
+        assert!((sent("mem=10 dirty=0") - 10.0).abs() < 1e-6);
+        // Half of 1 GB/s: 10 + 5 + 2.5 + ..; the last bit is sent while the guest stands still.
+        assert!((sent("mem=10 dirty=500") - 20.0).abs() < 0.3, "{}", sent("mem=10 dirty=500"));
+        // Faster than the link: held at what slowing it down makes of it, and finite.
+        assert!(sent("mem=10 dirty=5000") > 100.0 && sent("mem=10 dirty=5000") < 201.0);
+        assert_eq!(sent("mem=10 dirty=NaN"), sent("mem=10"));
+    }
+
+    #[test]
+    fn a_container_sends_its_disks_only() {
+        assert_eq!(cost_of("mem=10 lxc localgib=3").bytes, Bytes::gib(3));
+        assert!((cost_of("mem=10 lxc").minutes - OVERHEAD_MINUTES).abs() < 1e-9);
     }
 }
