@@ -12,7 +12,7 @@ use evenkeel_aggregator::store::{Direction, KeyRange, OnDamage, SledStore, Store
 use evenkeel_common::decision::Decision;
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Window;
-use evenkeel_core::{RunRecord, replay};
+use evenkeel_core::{GuestState, RunRecord, replay};
 use evenkeel_proto::v1;
 use evenkeel_tests::fake_pve::{self, Fault};
 use evenkeel_tests::lab::{self, Options, VIRTUAL_START, VirtualLab};
@@ -99,6 +99,12 @@ async fn a_lab_depends_on_its_seed_alone_and_every_run_replays() {
         assert_eq!(replayed.differences, [], "{}", run.run.at);
         assert_eq!(replayed.stored_digest, replayed.replayed_digest);
     }
+    for node in &runs[2].snapshot.nodes {
+        let told = (node.link_mb_s, node.net_mb_s.is_some_and(|net| net > 0.0));
+        assert_eq!(told, (Some(1250.0), true), "10 Gbit/s and its traffic, from the agent of {}", node.id);
+    }
+    let talks = |guest: &&GuestState| guest.net_mb_s.is_some_and(|net| net > 0.0);
+    assert!(runs[2].snapshot.guests.iter().filter(|guest| guest.running).all(|guest| talks(&guest)));
     let of_runs: Vec<Decision> = runs.iter().flat_map(|run| run.run.decisions.clone()).collect();
     assert_eq!(of_runs, first, "runs and decisions are kept together");
 

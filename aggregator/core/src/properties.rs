@@ -1,6 +1,7 @@
 //! What must hold on any cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use evenkeel_common::decision::{Action, Decision, Mover};
@@ -12,7 +13,9 @@ use proptest::strategy::ValueTree as _;
 use crate::pipeline::Facts;
 use crate::policy::{Policy, Preset};
 use crate::repair::Rules;
+use crate::score::STRANDED;
 use crate::score::fleet::Fleet;
+use crate::score::spare::Supposed;
 use crate::{
     Candidate, Memory, Mode, PastMove, Run, RunRecord, Snapshot, decide, explain, fixture, plan_at_once,
     recommend, replay,
@@ -42,10 +45,18 @@ fn guest() -> impl Strategy<Value = String> {
         .prop_map(|(cpu, memory, profile, tag)| format!("cpu={cpu:.2} mem={memory:.1} {profile} {tag}"))
 }
 
+/// GiB of nodes that hardly hold their guests: few clusters with more are near to being unable to lose a node.
+const NEARLY_FULL: Range<u32> = 24..64;
+
 const OUTCOMES: &[&str] = &["", "", "failed", "helped", "useless"];
 
 fn cluster() -> impl Strategy<Value = Snapshot> {
-    let node = (8..33u32, 48..257u32, prop::bool::weighted(0.1), prop::collection::vec(guest(), 0..9));
+    cluster_with(48..257)
+}
+
+/// Nodes with so much memory in GiB.
+fn cluster_with(memory: Range<u32>) -> impl Strategy<Value = Snapshot> {
+    let node = (8..33u32, memory, prop::bool::weighted(0.1), prop::collection::vec(guest(), 0..9));
     (
         prop::collection::vec(node, 2..7),
         prop::collection::vec(
@@ -159,6 +170,28 @@ proptest! {
     }
 
     #[test]
+    fn never_makes_a_cluster_unable_to_lose_a_node(snapshot in cluster_with(NEARLY_FULL)) {
+        let (policy, sorted) = (Policy::default(), snapshot.sorted());
+        let mut fleet = Fleet::of(&sorted, &policy);
+        let stranded = |fleet: &Fleet| Supposed::as_is(fleet).stranded().iter().map(|node| node.guests).sum::<u32>();
+        let mut before = stranded(&fleet);
+        for decision in plan_at_once(&snapshot, &policy).decisions.iter().filter(|d| d.filter.is_none()) {
+            let r = &decision.recommendation;
+            let (guest, target) = (sorted.guest_index(r.guest).unwrap(), sorted.node_index(&r.target).unwrap());
+            fleet.apply(guest, target);
+            let there = |vmid: &Vmid| fleet.place[sorted.guest_index(*vmid).unwrap()] == target;
+            if !group_of(decision).iter().all(there) {
+                continue; // A group is weighed when all of it is there.
+            }
+            let after = stranded(&fleet);
+            let lost = f64::from(after.saturating_sub(before));
+            let leaves = sorted.nodes[sorted.node_index(&r.source).unwrap()].maintenance;
+            prop_assert!(leaves || r.improvement >= STRANDED * lost, "{} strands {lost} for {}", r.guest, r.improvement);
+            before = after;
+        }
+    }
+
+    #[test]
     fn never_moves_back_within_48_hours(snapshot in cluster()) {
         let run = plan_at_once(&snapshot, &Policy::default());
         for decision in run.decisions.iter().filter(|d| d.action.is_accepted()) {
@@ -265,6 +298,23 @@ proptest! {
         let told = matches!(run.suppressed, Some(Reason::DataInvalid { .. }));
         prop_assert!(told && run.decisions.is_empty(), "{:?}", run.suppressed);
     }
+}
+
+#[test]
+fn a_plan_that_could_cost_the_spare_is_among_those_asked() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let held = (0..300).filter(|_| {
+        let run = plan_at_once(
+            &cluster_with(NEARLY_FULL).new_tree(&mut runner).unwrap().current(),
+            &Policy::default(),
+        );
+        run.decisions.iter().any(|decision| matches!(decision.reason, Reason::SpareLost { .. }))
+    });
+    let held = held.count();
+    assert!(
+        held >= 10,
+        "only {held} of 300 random clusters hold a move for the sake of a node that may fail"
+    );
 }
 
 /// The properties above would hold of nothing if no random cluster ever moved a guest.
