@@ -9,6 +9,7 @@ mod drills;
 mod fleet;
 mod kill;
 mod late_drill;
+mod learning;
 mod models;
 mod probes;
 mod profiles;

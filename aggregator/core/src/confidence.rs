@@ -99,6 +99,11 @@ impl Grounds {
     }
 }
 
+/// Whether a move was told with what is said of gains that come with the guest's arrival.
+pub(crate) fn is_certain(told: Score) -> bool {
+    told.get() >= CERTAIN
+}
+
 /// The confidence of a move on the cluster as it is expected before the move.
 pub(crate) fn confidence_of(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Score {
     Grounds::of_move(migration, rules, policy).confidence()

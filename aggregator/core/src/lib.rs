@@ -18,6 +18,7 @@ pub mod confidence;
 pub mod fixture;
 #[cfg(test)]
 mod golden;
+pub mod learn;
 mod limits;
 pub mod outcome;
 pub mod pipeline;
@@ -44,6 +45,7 @@ use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use coexist::OtherBalancer;
+pub use learn::Learner;
 use limits::Limits;
 pub use pipeline::{Advised, Memory, Observed};
 use plan::Planner;

@@ -2,6 +2,7 @@
 //! all it was made of before anyone sees it.
 
 pub mod handle;
+mod learning;
 mod moves;
 mod others;
 mod past;
@@ -22,6 +23,7 @@ use evenkeel_runtime::clock::{Clock, Ticker};
 use tokio_util::sync::CancellationToken;
 
 pub use handle::{ClusterHandle, ClusterState, Pause};
+use learning::Learning;
 use moves::Moves;
 use others::Others;
 use past::PastReader;
@@ -49,6 +51,7 @@ pub struct Cycle {
     trails: Trails,
     others: Others,
     past: PastReader,
+    learning: Learning,
 }
 
 /// The way to the cluster's API.
@@ -88,10 +91,24 @@ impl Cycle {
         let last = last_run(store.as_ref(), &handle)?;
         let memory = last.as_ref().map(|record| record.run.memory_out.clone()).unwrap_or_default();
         let trails = Trails::of(last.as_ref());
+        let learning = Learning::load(store.as_ref(), &handle.id, last.as_ref())?;
         let others = Others::of(last.as_ref().map_or(&[], |record| &record.snapshot.others));
         handle.lock().last_run = last.map(Arc::new);
         let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
-        Ok(Self { handle, live, store, clock, pve, max_skew_ms, memory, moves, trails, others, past })
+        Ok(Self {
+            handle,
+            live,
+            store,
+            clock,
+            pve,
+            max_skew_ms,
+            memory,
+            moves,
+            trails,
+            others,
+            past,
+            learning,
+        })
     }
 
     /// Runs until `stop`. Inventories are read between the runs as well, so that people see a fresh one. A store that
@@ -192,7 +209,10 @@ impl Cycle {
             self.trails.follow(&mut snapshot);
             RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone())
         };
-        self.keep(&record).await?;
+        let mut batch = Batch::new();
+        self.learning.follow(&record.snapshot, &mut self.moves, &mut batch)?;
+        self.learning.note(&record);
+        self.keep(&record, batch).await?;
         self.memory = record.run.memory_out.clone();
         tracing::info!(
             cluster = %record.run.cluster,
@@ -222,10 +242,9 @@ impl Cycle {
         Ok(profiles)
     }
 
-    /// Stores a run and its decisions, durable on return.
-    async fn keep(&self, record: &RunRecord) -> Result<(), StoreError> {
+    /// Stores a run and its decisions, with what else it brought, durable on return.
+    async fn keep(&self, record: &RunRecord, mut batch: Batch) -> Result<(), StoreError> {
         let run_s = record.run.at.as_secs();
-        let mut batch = Batch::new();
         let value = serde_json::to_value(record)
             .map_err(|source| StoreError::Encode { tree: trees::RUNS.id().name, source })?;
         batch.put(&trees::RUNS, &RunKey { cluster: record.run.cluster.clone(), run_s }, &value)?;

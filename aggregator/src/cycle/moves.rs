@@ -9,6 +9,7 @@ use evenkeel_common::decision::Mover;
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_core::PastMove;
+use evenkeel_core::learn::Verdict;
 
 use crate::pve::Inventory;
 use crate::store::records::MoveKey;
@@ -115,12 +116,28 @@ impl Moves {
         if self.known.iter().any(same) {
             return Ok(());
         }
-        let key = MoveKey { cluster: cluster.clone(), at: past.at, vmid: past.guest };
-        let value = serde_json::to_value(&past)
-            .map_err(|source| StoreError::Encode { tree: trees::MOVES.id().name, source })?;
-        batch.put(&trees::MOVES, &key, &value)?;
+        put(&past, cluster, batch)?;
         self.known.push(past);
         Ok(())
+    }
+
+    /// Notes what came of a move; one that is forgotten meanwhile needs no verdict any more.
+    ///
+    /// # Errors
+    /// Only when a record can not be encoded.
+    pub fn judge(
+        &mut self,
+        verdict: &Verdict,
+        cluster: &ClusterId,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let (of, helped) = (&verdict.of, verdict.helped);
+        let meant = |past: &&mut PastMove| (past.guest, past.at, &past.to) == (of.guest, of.at, &of.target);
+        let Some(past) = self.known.iter_mut().find(meant).filter(|_| helped.is_some()) else {
+            return Ok(());
+        };
+        past.helped = helped;
+        put(past, cluster, batch)
     }
 
     /// All moves of the last thirty days, oldest first; the newest five thousand of them.
@@ -128,6 +145,13 @@ impl Moves {
     pub fn known(&self) -> Vec<PastMove> {
         self.known.clone()
     }
+}
+
+fn put(past: &PastMove, cluster: &ClusterId, batch: &mut Batch) -> Result<(), StoreError> {
+    let key = MoveKey { cluster: cluster.clone(), at: past.at, vmid: past.guest };
+    let value = serde_json::to_value(past)
+        .map_err(|source| StoreError::Encode { tree: trees::MOVES.id().name, source })?;
+    batch.put(&trees::MOVES, &key, &value)
 }
 
 #[cfg(test)]

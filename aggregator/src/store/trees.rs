@@ -41,6 +41,8 @@ pub const DECISIONS: Tree<DecisionKey, Decision> = Tree::new(0x0C, "decisions");
 pub const CONTROL: Tree<String, serde_json::Value> = Tree::new(0x0D, "control");
 /// Moves of guests, by whomever. Written by the decision cycle from PVE's tasks and inventory, read by its filters.
 pub const MOVES: Tree<MoveKey, serde_json::Value> = Tree::new(0x0E, "moves");
+/// Guests that came by advice, and what came of it so far. Written and read by the decision cycle.
+pub const WATCHED: Tree<MoveKey, serde_json::Value> = Tree::new(0x0F, "watched");
 /// Health of nodes and guests, a row when it changes and every ten minutes. Written by fleet detection, read by the
 /// server.
 pub const SCORES: Tree<ScoreKey, ScoreRecord> = Tree::new(0x20, "scores");
@@ -57,7 +59,7 @@ pub const HISTORIES: Tree<GuestKey, Vec<u8>, Raw> = Tree::new(0x30, "histories")
 pub const HISTORY_HEADS: Tree<GuestKey, HistoryRecord> = Tree::new(0x31, "history_heads");
 
 /// All trees, in the order of exports and scrubs.
-pub const ALL: [TreeId; 20] = [
+pub const ALL: [TreeId; 21] = [
     META.id(),
     NODES.id(),
     SERIES.id(),
@@ -72,6 +74,7 @@ pub const ALL: [TreeId; 20] = [
     DECISIONS.id(),
     CONTROL.id(),
     MOVES.id(),
+    WATCHED.id(),
     SCORES.id(),
     ROLLUPS.id(),
     FEEDBACK.id(),
