@@ -5,20 +5,18 @@
 //! targets go first, then the largest; where one finds no room, it goes to the front and all begins anew, which is
 //! squeaky wheel optimisation (Joslin and Clements, 1999). Groups that belong together move together.
 
-use evenkeel_common::decision::{Recommendation, Resource};
 use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
-use evenkeel_common::units::Bytes;
 
-use super::{Ground, WhatifError, arrived, bytes, doubts, names};
+use super::{Ground, NodeAfter, NodeFailure, Outgoing, WhatifError, arrived, bytes, doubts, names};
 use crate::pipeline::affinity::concerns_guest;
 use crate::plan::not_a_candidate;
 use crate::policy::Policy;
+use crate::recommend;
 use crate::score::fleet::Fleet;
-use crate::snapshot::{GuestState, Snapshot, takes_part};
-use crate::{recommend, score};
+use crate::snapshot::{GuestState, Snapshot};
 
 /// How often the order is mended.
 const MENDS: usize = 20;
@@ -50,17 +48,6 @@ pub struct Drain {
     pub failures: Vec<NodeFailure>,
 }
 
-/// One guest that leaves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outgoing {
-    /// Target, cost and evidence.
-    pub recommendation: Recommendation,
-    /// A container: it is stopped and started, not moved live.
-    pub restart: bool,
-    /// Whether evenkeel itself may do it: a container's tags must allow the restart.
-    pub allowed: bool,
-}
-
 /// One guest that can not leave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocked {
@@ -72,30 +59,6 @@ pub struct Blocked {
     pub reason: Reason,
     /// What keeps it from each target, where that differs by target.
     pub targets: Vec<(NodeId, Reason)>,
-}
-
-/// A node before and after; percent of what it has, as expected.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // The names say it.
-pub struct NodeAfter {
-    pub node: NodeId,
-    pub score_before: f64,
-    pub score_after: f64,
-    pub cpu_before: f64,
-    pub cpu_after: f64,
-    pub memory_before: f64,
-    pub memory_after: f64,
-}
-
-/// A node whose failure the rest could not take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeFailure {
-    /// Which node.
-    pub node: NodeId,
-    /// Guests that would find no memory, by the largest first.
-    pub guests: u32,
-    /// Memory that they need.
-    pub memory: Bytes,
 }
 
 /// One way through all units.
@@ -189,9 +152,11 @@ impl Ground<'_> {
         blocked.sort_by_key(|guest| guest.guest);
         answer.feasible = blocked.is_empty();
         answer.blocked = blocked;
-        answer.after = self.after(&attempt.fleet, source);
-        answer.failures = self.failures(&attempt.fleet, source);
-        answer.cautions.extend(self.newly_over(&attempt.fleet, source));
+        let mut others = self.counted();
+        others.retain(|&node| node != source);
+        answer.after = self.after(&attempt.fleet, &others);
+        answer.failures = self.failures(&attempt.fleet, &others);
+        answer.cautions.extend(self.newly_over(&attempt.fleet, &others));
     }
 
     /// Guests that move together, each such set once.
@@ -303,76 +268,6 @@ impl Ground<'_> {
         }
         let nodes = || objections.iter().map(|(target, _)| self.snapshot.nodes[*target].id.clone()).collect();
         reasons().find(|reason| !away(reason)).cloned().unwrap_or_else(|| Reason::NoTarget { nodes: nodes() })
-    }
-
-    fn others(&self, source: usize) -> impl Iterator<Item = usize> {
-        let counts = move |index: &usize| *index != source && takes_part(&self.snapshot.nodes[*index]);
-        (0..self.snapshot.nodes.len()).filter(counts)
-    }
-
-    fn after(&self, fleet: &Fleet, source: usize) -> Vec<NodeAfter> {
-        let shown = |index: usize| {
-            let (before, after) = (&self.fleet.nodes[index], &fleet.nodes[index]);
-            NodeAfter {
-                node: self.snapshot.nodes[index].id.clone(),
-                score_before: score::score(before).get(),
-                score_after: score::score(after).get(),
-                cpu_before: before.cpu_percent(),
-                cpu_after: after.cpu_percent(),
-                memory_before: before.memory_percent(),
-                memory_after: after.memory_percent(),
-            }
-        };
-        self.others(source).map(shown).collect()
-    }
-
-    /// Nodes that the moves would bring over a threshold.
-    fn newly_over(&self, fleet: &Fleet, source: usize) -> Vec<Reason> {
-        let over = |index: usize| {
-            let (before, after) = (&self.fleet.nodes[index], &fleet.nodes[index]);
-            let parts = [
-                (Resource::Cpu, before.cpu_percent(), after.cpu_percent(), self.policy.cpu_threshold),
-                (
-                    Resource::Memory,
-                    before.memory_percent(),
-                    after.memory_percent(),
-                    self.policy.mem_threshold,
-                ),
-            ];
-            let (resource, _, percent, limit_percent) =
-                parts.into_iter().find(|(_, before, after, limit)| after > limit && before <= limit)?;
-            let target = self.snapshot.nodes[index].id.clone();
-            Some(Reason::TargetOverLimit { target, resource, percent, limit_percent })
-        };
-        self.others(source).filter_map(over).collect()
-    }
-
-    /// Tries for each other node whether its guests would find memory on the rest, the largest first. CPU stretches,
-    /// memory does not; the reserve is for such a day.
-    fn failures(&self, fleet: &Fleet, source: usize) -> Vec<NodeFailure> {
-        let fails = |failed: usize| {
-            let mut free: Vec<f64> = self
-                .others(source)
-                .filter(|&index| index != failed && fleet.nodes[index].takes)
-                .map(|index| fleet.nodes[index].memory - fleet.nodes[index].memory_used)
-                .collect();
-            let on = |guest: &usize| fleet.place[*guest] == failed && self.snapshot.guests[*guest].running;
-            let mut needs: Vec<f64> =
-                (0..fleet.place.len()).filter(on).map(|guest| fleet.guests[guest].memory).collect();
-            needs.sort_by(|a, b| b.total_cmp(a));
-            let (mut guests, mut memory) = (0, 0.0);
-            for need in needs {
-                // The fullest that still has room, so that the large gaps stay.
-                let fit = free.iter_mut().filter(|free| **free >= need).min_by(|a, b| a.total_cmp(b));
-                match fit {
-                    Some(free) => *free -= need,
-                    None => (guests, memory) = (guests + 1, memory + need),
-                }
-            }
-            let node = self.snapshot.nodes[failed].id.clone();
-            (guests > 0).then(|| NodeFailure { node, guests, memory: bytes(memory) })
-        };
-        self.others(source).filter_map(fails).collect()
     }
 }
 

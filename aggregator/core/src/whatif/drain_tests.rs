@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use evenkeel_common::decision::Recommendation;
 use proptest::prelude::*;
 
 use super::*;

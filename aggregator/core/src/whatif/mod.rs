@@ -7,6 +7,7 @@
 //!
 //! As a run does, each refuses to answer on stale or partial data, and says so.
 
+mod after;
 pub mod drain;
 pub mod place;
 pub mod replay;
@@ -16,6 +17,8 @@ use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::units::Bytes;
+
+pub use after::{NodeAfter, NodeFailure, Outgoing};
 
 use crate::bundle::Bundles;
 use crate::pipeline::{self, Context, Facts, Filter};

@@ -3,9 +3,10 @@
 use evenkeel_common::id::ClusterId;
 use evenkeel_common::reason::Reason;
 use evenkeel_core::Policy;
-use evenkeel_core::whatif::drain::{Blocked, Drain, NodeAfter, NodeFailure, Outgoing};
+use evenkeel_core::whatif::drain::{Blocked, Drain};
 use evenkeel_core::whatif::place::{NodeChoice, Placement};
 use evenkeel_core::whatif::replay::{Course, Replayed, ReplayedMove};
+use evenkeel_core::whatif::{NodeAfter, NodeFailure, Outgoing};
 use evenkeel_proto::v1;
 
 use super::decisions::reason;
