@@ -126,7 +126,11 @@ enum Scope {
 
 fn work(input: &Snapshot, policy: &Policy, memory: &Memory, scope: Scope) -> Explained {
     let mut snapshot = input.sorted();
-    let mut problems = suppress::problems(&snapshot, policy);
+    // A pause, or somebody's migration, keeps a run from moving; who asks for a plan is told of it.
+    let (mut problems, passing) = match scope {
+        Scope::WholePlan => whatif::doubts(&snapshot, policy),
+        Scope::Run | Scope::Explain => (suppress::problems(&snapshot, policy), Vec::new()),
+    };
     if snapshot.nonsense().is_some() {
         return stopped(&snapshot, problems, memory); // Not even scores can be computed.
     }
@@ -156,7 +160,8 @@ fn work(input: &Snapshot, policy: &Policy, memory: &Memory, scope: Scope) -> Exp
     };
     let mut problems = problems.into_iter();
     let suppressed = problems.next();
-    let warnings = problems.chain(coexist::warnings(input)).chain(planner.warnings()).collect();
+    let told = problems.chain(passing).chain(coexist::warnings(input));
+    let warnings = told.chain(planner.warnings()).collect();
     let nodes = stays::nodes(&planner, &scores, suppressed.as_ref());
     let guests = if scope == Scope::Explain {
         stays::guests(&planner, &scores, suppressed.as_ref())

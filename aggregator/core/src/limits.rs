@@ -52,7 +52,13 @@ impl Planner<'_> {
     pub(crate) fn price(&self, source: usize) -> Price {
         let waits = self.before.nodes[source].pressure_percent() > self.policy.pressure_threshold;
         let ease = if waits { Price::PLAIN.ease } else { self.ease };
-        Price { scarcity: recommend::scarcity(self.used_today(), self.limits.per_day), ease }
+        // A plan at once has no day whose moves could run out.
+        let scarcity = if self.limits.whole {
+            Price::PLAIN.scarcity
+        } else {
+            recommend::scarcity(self.used_today(), self.limits.per_day)
+        };
+        Price { scarcity, ease }
     }
 
     /// Moves of a day at most, and those used of them.

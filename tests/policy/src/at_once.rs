@@ -6,6 +6,7 @@ use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
+use evenkeel_core::whatif::with_restarts;
 use evenkeel_core::{Policy, Snapshot, plan_at_once};
 use serde::Deserialize;
 
@@ -62,7 +63,8 @@ struct Groups {
 
 /// The moves of the whole plan.
 pub fn plan(cluster: &Cluster, policy: &Policy) -> Result<Answer<String>> {
-    let run = plan_at_once(&snapshot(cluster)?, policy);
+    // Nobody is there to ask whether a container may be restarted; who plans by hand decides that.
+    let run = plan_at_once(&with_restarts(&snapshot(cluster)?), policy);
     let moves = run.decisions.iter().filter(|decision| decision.action == Action::Pending);
     let migrations = moves.map(|decision| Migration {
         guest: decision.recommendation.guest.get(),
@@ -90,8 +92,6 @@ fn snapshot(cluster: &Cluster) -> Result<Snapshot> {
         guest.memory_used = Bytes(told.mem);
         guest.cpu_used = Some(told.cpu);
         guest.tags.extend(told.groups.ignore.then(|| "evenkeel-ignore".to_owned()));
-        // Nobody is there to ask whether a container may be restarted; who plans by hand decides that.
-        guest.tags.extend((told.r#type == GuestKind::Lxc).then(|| "evenkeel-restart-ok".to_owned()));
         let groups = [("evenkeel-with-", &told.groups.affinity), ("evenkeel-anti-", &told.groups.anti)];
         for (prefix, names) in groups.into_iter().chain([("evenkeel-pin-", &told.groups.pin)]) {
             guest.tags.extend(names.iter().map(|name| format!("{prefix}{name}")));

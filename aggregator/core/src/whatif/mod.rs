@@ -1,6 +1,7 @@
 //! What if: questions about a cluster that change nothing. Pure, like the decision itself, and on the same scores,
 //! predictions and affinity rules.
 //!
+//! - [`balance`]: how would this cluster be put in order;
 //! - [`drain`]: can this node be emptied, in which order, and what then;
 //! - [`place`]: where does a new guest belong;
 //! - [`replay`]: what would this policy have done with the history there is.
@@ -8,6 +9,7 @@
 //! As a run does, each refuses to answer on stale or partial data, and says so.
 
 mod after;
+pub mod balance;
 pub mod drain;
 pub mod place;
 pub mod replay;
@@ -152,9 +154,19 @@ fn arrived(snapshot: &Snapshot) -> Snapshot {
     sorted
 }
 
+/// The cluster as a person sees it who knows that containers restart to move: each consents to it.
+#[must_use]
+pub fn with_restarts(snapshot: &Snapshot) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    for guest in snapshot.guests.iter_mut().filter(|guest| guest.kind == GuestKind::Lxc) {
+        guest.tags.push("evenkeel-restart-ok".to_owned());
+    }
+    snapshot
+}
+
 /// What forbids any answer, and what is only to be known with it: a pause or somebody's migration keeps a run from
 /// moving, not a person from asking.
-fn doubts(snapshot: &Snapshot, policy: &Policy) -> (Vec<Reason>, Vec<Reason>) {
+pub(crate) fn doubts(snapshot: &Snapshot, policy: &Policy) -> (Vec<Reason>, Vec<Reason>) {
     let passing = |reason: &Reason| matches!(reason, Reason::Paused { .. } | Reason::ForeignMigration { .. });
     let (cautions, problems) = suppress::problems(snapshot, policy).into_iter().partition(passing);
     (problems, cautions)
