@@ -88,6 +88,7 @@ pub const CALLS: &[(&str, Access)] = &[
     ("/evenkeel.v1.Fleet/TrainModel", Access::Token(Role::Operator)),
     ("/evenkeel.v1.Fleet/ListModels", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Fleet/ActivateModel", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Whatif/Balance", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Whatif/Drain", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Whatif/Place", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Whatif/ReplayPolicy", Access::Token(Role::Viewer)),

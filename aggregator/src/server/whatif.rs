@@ -10,6 +10,7 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
 use evenkeel_core::whatif::WhatifError;
+use evenkeel_core::whatif::balance::balance;
 use evenkeel_core::whatif::drain::drain;
 use evenkeel_core::whatif::place::{NewGuest, place};
 use evenkeel_core::whatif::replay::Replay;
@@ -89,6 +90,14 @@ impl WhatifService {
 #[tonic::async_trait]
 impl Whatif for WhatifService {
     type ReplayPolicyStream = Watch<v1::ReplayPolicyProgress>;
+
+    async fn balance(&self, request: Request<v1::BalanceRequest>) -> Answer<v1::BalanceResponse> {
+        let v1::BalanceRequest { cluster, restarts } = request.into_inner();
+        let (snapshot, policy) = self.last_snapshot(&cluster)?;
+        let cluster = snapshot.cluster.clone();
+        let plan = blocking(move || balance(&snapshot, &policy, restarts)).await?;
+        Ok(Response::new(views::balance(&cluster, plan)))
+    }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Answer<v1::DrainResponse> {
         let request = request.into_inner();

@@ -12,6 +12,14 @@ use super::span;
 /// A question that changes nothing.
 #[derive(Debug, Subcommand)]
 pub enum WhatifCommand {
+    /// How the cluster would be put in order now: every move in order, how long it takes, the nodes before and after,
+    /// and why nothing else moves
+    #[command(after_help = BALANCE_HELP)]
+    Balance {
+        /// Plan containers wherever that helps; without: where tag evenkeel-restart-ok lets them restart
+        #[arg(long)]
+        restarts: bool,
+    },
     /// Whether a node can be emptied: where each guest would go, how long it takes, and what keeps those that
     /// can not leave; fails when one can not
     Drain {
@@ -25,6 +33,12 @@ pub enum WhatifCommand {
     #[command(after_help = REPLAY_HELP)]
     Replay(PolicyArgs),
 }
+
+const BALANCE_HELP: &str = "\
+The whole plan at once, for a person who makes the moves: no limit per run or day, and whatever mode the policy has. A
+calm cluster has none. It fails where the data do not allow a plan.
+
+  evenkeelctl whatif balance --output json | jq -r '.moves[] | [.guest, .source, .target] | @tsv'";
 
 const PLACE_HELP: &str = "\
 What a guest that does not exist yet will need nobody knows: memory counts in full, CPU as half of its vCPUs unless

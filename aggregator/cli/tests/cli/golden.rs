@@ -123,12 +123,22 @@ fn drills() {
 
 #[test]
 fn what_if() {
+    shown("whatif_balance", &["whatif", "balance"]);
+    shown("whatif_balance_restarts", &["whatif", "balance", "--restarts"]);
+    shown("whatif_balance_calm", &["whatif", "balance", "--cluster", "calm"]);
+    shown("whatif_balance_stuck", &["whatif", "balance", "--cluster", "stuck"]);
+    shown("whatif_balance_large", &["whatif", "balance", "--cluster", "large"]);
     shown("whatif_drain", &["whatif", "drain", "pve3"]);
     shown("whatif_place", &["whatif", "place", "--vcpus", "4", "--memory", "16"]);
     shown("whatif_replay", &["whatif", "replay", "--since", "7d", "--preset", "standard"]);
     let aggregator = Aggregator::start();
     for (words, name, expected) in [
-        (&["drain", "pve5"][..], "whatif_drain_no", "2 guests can not leave"),
+        (
+            &["balance", "--cluster", "stale"][..],
+            "whatif_balance_stale",
+            "no plan for cluster stale: the data of pve4 is 412 s old",
+        ),
+        (&["drain", "pve5"], "whatif_drain_no", "2 guests can not leave"),
         (&["drain", "pve4"], "whatif_drain_stale", "no plan for pve4: the data of pve4 is 412 s old"),
         (&["place", "--vcpus", "4", "--memory", "200"], "whatif_place_no", "fits on no node"),
         (&["replay", "--preset", "off"], "whatif_replay_none", "no run of cluster lab is stored since"),

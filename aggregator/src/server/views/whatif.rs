@@ -2,11 +2,12 @@
 
 use evenkeel_common::id::ClusterId;
 use evenkeel_common::reason::Reason;
-use evenkeel_core::Policy;
+use evenkeel_core::whatif::balance::{Balance, HeldMove};
 use evenkeel_core::whatif::drain::{Blocked, Drain};
 use evenkeel_core::whatif::place::{NodeChoice, Placement};
 use evenkeel_core::whatif::replay::{Course, Replayed, ReplayedMove};
 use evenkeel_core::whatif::{NodeAfter, NodeFailure, Outgoing};
+use evenkeel_core::{NodeStay, Policy};
 use evenkeel_proto::v1;
 
 use super::decisions::reason;
@@ -18,6 +19,42 @@ const ASSUMPTION: &str = "Assumes that what guests demand does not depend on whe
 
 fn reasons(all: &[Reason]) -> Vec<v1::Reason> {
     all.iter().map(reason).collect()
+}
+
+/// The plan that puts a cluster in order.
+#[must_use]
+pub fn balance(cluster: &ClusterId, plan: Balance) -> v1::BalanceResponse {
+    v1::BalanceResponse {
+        cluster: cluster.to_string(),
+        at_ms: plan.at.as_millis(),
+        problems: reasons(&plan.problems),
+        cautions: reasons(&plan.cautions),
+        calm: plan.calm.as_ref().map(reason),
+        moves: plan.moves.iter().map(outgoing).collect(),
+        minutes: plan.minutes,
+        nodes: plan.nodes.iter().map(node_after).collect(),
+        imbalance_before: plan.imbalance.map(|(before, _)| before),
+        imbalance_after: plan.imbalance.map(|(_, after)| after),
+        held: plan.held.iter().map(held).collect(),
+        stays: plan.stays.iter().map(stay).collect(),
+        failures: plan.failures.iter().map(failure).collect(),
+    }
+}
+
+fn held(held: &HeldMove) -> v1::BalanceHeld {
+    v1::BalanceHeld {
+        guest: held.recommendation.guest.get(),
+        guest_name: held.recommendation.name.clone(),
+        source: held.recommendation.source.to_string(),
+        target: held.recommendation.target.to_string(),
+        improvement: held.recommendation.improvement,
+        filter: held.filter.map(|step| step.to_string()).unwrap_or_default(),
+        reason: Some(reason(&held.reason)),
+    }
+}
+
+fn stay(NodeStay { node, reasons: why }: &NodeStay) -> v1::BalanceStay {
+    v1::BalanceStay { node: node.to_string(), reasons: reasons(why) }
 }
 
 /// The evacuation of a node.
@@ -50,6 +87,9 @@ fn outgoing(Outgoing { recommendation, restart, allowed }: &Outgoing) -> v1::Dra
         restart: *restart,
         allowed: *allowed,
         evidence: reasons(&recommendation.evidence),
+        source: recommendation.source.to_string(),
+        improvement: recommendation.improvement,
+        along: recommendation.along().iter().map(|vmid| vmid.get()).collect(),
     }
 }
 

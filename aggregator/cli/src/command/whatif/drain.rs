@@ -1,15 +1,15 @@
 //! `whatif drain`: the evacuation of a node, or what is in its way.
 
 use evenkeel_common::id::NodeId;
-use evenkeel_proto::v1::{DrainMove, DrainRequest, DrainResponse};
+use evenkeel_proto::v1::{DrainRequest, DrainResponse};
 
-use super::super::{Context, guest_label, or_dash};
-use super::{list, no_answer, sentence, told};
+use super::super::{Context, guest_label};
+use super::{list, no_answer, plan, sentence, told};
 use crate::error::CliError;
 use crate::render::page::Page;
 use crate::render::table::{Cell, Column, Table};
-use crate::render::tone::{Tone, of_word};
-use crate::render::{Screen, bytes, counted, number, plain, span};
+use crate::render::tone::Tone;
+use crate::render::{Screen, counted, plain};
 
 /// Asks and shows; a node that can not be emptied is a failure.
 pub async fn run(context: &Context, node: NodeId) -> Result<(), CliError> {
@@ -37,13 +37,7 @@ fn page(screen: &Screen, answer: &DrainResponse) -> String {
         no_answer(&mut page, &lead, &answer.problems);
         return page.finish();
     }
-    let size = answer.moves.iter().fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
-    let work = format!(
-        "{} to move, {} in about {}, one after the other",
-        counted(answer.moves.len() as u64, "guest"),
-        bytes(size),
-        minutes(answer.minutes)
-    );
+    let work = plan::work(&answer.moves, answer.minutes);
     if answer.feasible {
         page.line(Tone::Green, &format!("{} can be emptied: {work}.", answer.node));
     } else {
@@ -57,39 +51,18 @@ fn page(screen: &Screen, answer: &DrainResponse) -> String {
     }
     if !answer.moves.is_empty() {
         page.section("In this order");
-        page.table(&moves(&answer.moves));
+        page.table(&plan::moves(&answer.moves, true));
     }
     notes(&mut page, answer);
     page.section("The other nodes, before and after");
-    page.inset(&after(answer));
-    if answer.failures.is_empty() {
-        page.line(Tone::Normal, "One more node may fail meanwhile: the rest has memory for its guests.");
-    }
-    for failure in &answer.failures {
-        let line = format!(
-            "{} may not fail meanwhile: {} with {} would find no memory on the rest.",
-            failure.node,
-            counted(failure.guests, "guest"),
-            bytes(failure.bytes)
-        );
-        page.line(Tone::Amber, &line);
-    }
+    page.inset(&plan::nodes(&answer.after, true));
+    plan::failures(&mut page, &answer.failures, ("One more node", "meanwhile"));
     page.finish()
 }
 
 fn notes(page: &mut Page<'_>, answer: &DrainResponse) {
     list(page, "Mind", &answer.cautions);
-    let count = |wanted: fn(&&DrainMove) -> bool| answer.moves.iter().filter(wanted).count() as u64;
-    let (restarts, not_ours) = (count(|one| one.restart), count(|one| !one.allowed));
-    if restarts > 0 {
-        page.gap();
-        let restarts = counted(restarts, "container");
-        page.line(Tone::Amber, &format!("Moved by stopping and starting: {restarts}."));
-    }
-    if not_ours > 0 {
-        let line = "evenkeel itself does that only where tag evenkeel-restart-ok allows it";
-        page.line(Tone::Amber, &format!("{line}; without that tag: {not_ours}."));
-    }
+    plan::restarts(page, &answer.moves);
     if !answer.resting.is_empty() {
         page.gap();
         let resting = counted(answer.resting.len() as u64, "guest");
@@ -112,55 +85,4 @@ fn blocked(answer: &DrainResponse) -> Table {
         table.row([guest_label(guest.guest, &guest.guest_name).into(), Cell::from(why)]);
     }
     table
-}
-
-fn moves(moves: &[DrainMove]) -> Table {
-    let restarts = moves.iter().any(|one| one.restart);
-    let mut table = Table::new([
-        Column::number("#").rank(2),
-        Column::name("GUEST"),
-        Column::text("TO"),
-        Column::number("SIZE"),
-        Column::number("MINUTES"),
-        Column::text("RISK").rank(1),
-        Column::text("HOW").only_if(restarts),
-        Column::remark("EXPECTED"),
-    ]);
-    for (place, one) in (1..).zip(moves) {
-        let load = one.evidence.iter().find(|reason| reason.code == "predicted_load");
-        table.row([
-            format!("{place}").into(),
-            guest_label(one.guest, &one.guest_name).into(),
-            one.target.as_str().into(),
-            bytes(one.bytes).into(),
-            number(one.minutes, 1).into(),
-            Cell::toned(or_dash(&one.risk), of_word(&one.risk)),
-            if one.restart { "restart" } else { "live" }.into(),
-            told(load).into(),
-        ]);
-    }
-    table
-}
-
-fn after(answer: &DrainResponse) -> Table {
-    let mut table = Table::new([
-        Column::text("NODE"),
-        Column::text("SCORE"),
-        Column::text("CPU %"),
-        Column::text("MEMORY %"),
-    ]);
-    let change = |before: f64, after: f64| format!("{} -> {}", number(before, 0), number(after, 0));
-    for node in &answer.after {
-        table.row([
-            node.node.as_str().into(),
-            change(node.score_before, node.score_after).into(),
-            change(node.cpu_before_percent, node.cpu_after_percent).into(),
-            Cell::from(change(node.mem_before_percent, node.mem_after_percent)),
-        ]);
-    }
-    table
-}
-
-fn minutes(minutes: f64) -> String {
-    span((minutes * 60_000.0) as i64)
 }

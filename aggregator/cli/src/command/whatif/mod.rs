@@ -1,7 +1,9 @@
 //! `whatif`: questions that change nothing. Exit code 1 means no, so that scripts need not read the answer.
 
+mod balance;
 mod drain;
 mod place;
+mod plan;
 mod replay;
 
 use evenkeel_proto::v1::Reason;
@@ -15,6 +17,7 @@ use crate::render::tone::Tone;
 /// Asks and shows.
 pub async fn run(context: &Context, command: WhatifCommand) -> Result<(), CliError> {
     match command {
+        WhatifCommand::Balance { restarts } => balance::run(context, restarts).await,
         WhatifCommand::Drain { node } => drain::run(context, node).await,
         WhatifCommand::Place(args) => place::run(context, args).await,
         WhatifCommand::Replay(args) => replay::run(context, args).await,

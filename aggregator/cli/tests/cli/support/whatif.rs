@@ -19,7 +19,8 @@ fn reason(code: &str, text: &str) -> Reason {
     Reason { code: code.into(), text: text.into(), ..Reason::default() }
 }
 
-fn drained(node: &str) -> DrainResponse {
+/// A guest that moves live, and one with an awkward name that restarts without its tag's consent.
+fn moves(source: &str) -> Vec<DrainMove> {
     let load = "expected to need 2.1 cores (bursty: its 95th percentile, now 0.8) and 7.5 GiB";
     let live = DrainMove {
         guest: 104,
@@ -31,6 +32,9 @@ fn drained(node: &str) -> DrainResponse {
         restart: false,
         allowed: true,
         evidence: vec![reason("node_hot", "pve3 CPU 93 %"), reason("predicted_load", load)],
+        source: source.into(),
+        improvement: 12.44,
+        along: vec![],
     };
     let restart = DrainMove {
         guest: 105,
@@ -40,27 +44,122 @@ fn drained(node: &str) -> DrainResponse {
         risk: "medium".into(),
         restart: true,
         allowed: false,
+        improvement: 3.1,
         ..live.clone()
     };
-    let after = |node: &str, score_after: f64| DrainNode {
-        node: node.into(),
+    vec![live, restart]
+}
+
+fn nodes(names: &[(&str, f64)]) -> Vec<DrainNode> {
+    let node = |(node, score_after): &(&str, f64)| DrainNode {
+        node: (*node).into(),
         score_before: 31.2,
-        score_after,
+        score_after: *score_after,
         cpu_before_percent: 22.0,
         cpu_after_percent: 28.4,
         mem_before_percent: 41.0,
         mem_after_percent: 55.5,
     };
+    names.iter().map(node).collect()
+}
+
+/// A plan in which a container moves only where restarts are asked for.
+fn balanced(restarts: bool) -> BalanceResponse {
+    let held = |guest, name: &str, filter: &str, why| BalanceHeld {
+        guest,
+        guest_name: name.into(),
+        source: "pve3".into(),
+        target: "pve1".into(),
+        improvement: 2.28,
+        filter: filter.into(),
+        reason: Some(why),
+    };
+    let stay = |node: &str, reasons| BalanceStay { node: node.into(), reasons };
+    let restart = "a container moves by restart, which tag evenkeel-restart-ok must allow";
+    let mut moves = moves("pve3");
+    moves[0].along = vec![108, 109];
+    let mut not_moved =
+        vec![held(107, "db", "cost_benefit", reason("cost_too_high", "gains 2.3 points for 41 minutes"))];
+    if !restarts {
+        moves.truncate(1);
+        not_moved.push(held(105, HOSTILE, "affinity", reason("container_restart", restart)));
+    }
+    BalanceResponse {
+        cluster: "lab".into(),
+        at_ms: NOW_MS - 20_000,
+        cautions: vec![reason("rule_broken", "tag evenkeel-anti-db is not kept on pve1 (guest 101, 102)")],
+        moves,
+        minutes: 1.63,
+        nodes: nodes(&[("pve1", 31.2), ("pve2", 44.0), ("pve3", 12.0)]),
+        imbalance_before: Some(13.84),
+        imbalance_after: Some(1.62),
+        held: not_moved,
+        stays: vec![
+            stay("pve1", vec![reason("node_calm", "pve1 is at score 31: nothing to relieve")]),
+            stay(
+                "pve2",
+                vec![reason("node_moves", "pve2: 0 move(s) out of it and 2 into it are decided in this run")],
+            ),
+            stay(
+                "pve3",
+                vec![
+                    reason("node_moves", "pve3: 2 move(s) out of it and 0 into it are decided in this run"),
+                    reason(
+                        "best_move_too_small",
+                        "best candidate is guest 110 to pve1: it improves the cluster by only 0.20 points, 1.10 are needed",
+                    ),
+                ],
+            ),
+            stay("pve4", vec![reason("node_offline", "pve4 is not online")]),
+        ],
+        failures: vec![DrainFailure { node: "pve2".into(), guests: 3, bytes: 44 * GIB }],
+        ..BalanceResponse::default()
+    }
+}
+
+fn calm() -> BalanceResponse {
+    let spread =
+        "the cluster is balanced: node scores within 4.1 points (threshold 8.0), no node over a limit";
+    BalanceResponse {
+        calm: Some(reason("converged", spread)),
+        moves: vec![],
+        minutes: 0.0,
+        imbalance_after: Some(13.84),
+        cautions: vec![],
+        held: vec![],
+        failures: vec![],
+        ..balanced(false)
+    }
+}
+
+/// As many moves as a cluster of 32 nodes needs on a bad day.
+fn large() -> BalanceResponse {
+    let template = moves("pve3").swap_remove(0);
+    let one = |n: u32| DrainMove {
+        guest: 1000 + 17 * n,
+        guest_name: format!("service-with-a-long-name-{n}.example.org"),
+        source: format!("pve{}", 1 + n % 5),
+        target: format!("pve{}", 10 + n % 23),
+        bytes: u64::from(40 - n) * GIB,
+        minutes: 6.2 - f64::from(n) / 7.0,
+        improvement: 900.0 / f64::from(n * n),
+        risk: if n % 9 == 0 { "high" } else { "low" }.into(),
+        ..template.clone()
+    };
+    BalanceResponse { moves: (1..=37).map(one).collect(), minutes: 124.5, held: vec![], ..balanced(false) }
+}
+
+fn drained(node: &str) -> DrainResponse {
     DrainResponse {
         cluster: "lab".into(),
         node: node.into(),
         feasible: true,
         at_ms: NOW_MS - 20_000,
         cautions: vec![reason("paused", "paused by an operator: new disks")],
-        moves: vec![live, restart],
+        moves: moves(node),
         resting: vec![107],
         minutes: 1.63,
-        after: vec![after("pve1", 31.2), after("pve2", 44.0)],
+        after: nodes(&[("pve1", 31.2), ("pve2", 44.0)]),
         ..DrainResponse::default()
     }
 }
@@ -94,13 +193,16 @@ fn stuck(node: &str) -> DrainResponse {
     }
 }
 
+fn stale() -> Reason {
+    reason("agent_stale", "the data of pve4 is 412 s old; at most 30 s is trusted")
+}
+
 fn no_plan(node: &str) -> DrainResponse {
-    let stale = reason("agent_stale", "the data of pve4 is 412 s old; at most 30 s is trusted");
     DrainResponse {
         cluster: "lab".into(),
         node: node.into(),
         at_ms: NOW_MS,
-        problems: vec![stale],
+        problems: vec![stale()],
         ..DrainResponse::default()
     }
 }
@@ -178,6 +280,22 @@ fn replayed(preset: &str) -> ReplayPolicyResult {
 #[tonic::async_trait]
 impl Whatif for FakeWhatif {
     type ReplayPolicyStream = Stream<ReplayPolicyProgress>;
+
+    async fn balance(&self, r: Request<BalanceRequest>) -> Result<Response<BalanceResponse>, Status> {
+        let plan = match r.get_ref().cluster.as_str() {
+            "calm" => calm(),
+            "stuck" => BalanceResponse { calm: None, held: balanced(false).held, ..calm() },
+            "large" => large(),
+            "stale" => BalanceResponse {
+                cluster: "stale".into(),
+                at_ms: NOW_MS,
+                problems: vec![stale()],
+                ..BalanceResponse::default()
+            },
+            _ => balanced(r.get_ref().restarts),
+        };
+        answer(&r, plan)
+    }
 
     async fn drain(&self, r: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
         let node = r.get_ref().node.clone();
