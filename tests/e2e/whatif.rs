@@ -98,12 +98,50 @@ async fn a_node_is_drained_on_paper_until_something_keeps_a_guest_or_data_are_st
     lab.cluster.fleet.lock().unwrap().faults.push(Fault::Silent { node: node.clone(), during });
     lab.agents[&node].cancel();
     pass(&lab, 6).await;
-    for question in ["drain pve1", "place --vcpus 2 --memory 4"] {
+    for question in ["drain pve1", "place --vcpus 2 --memory 4", "balance"] {
         let (code, text) = asked(&lab, question).await;
         assert!(code == 1 && text.contains("the data of pve5 is"), "{question}: {text}");
         let (_, answer) = object(&lab, question).await;
         assert_eq!(answer["problems"][0]["code"], "agent_stale", "{answer:#}");
     }
+    lab.site.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hot_cluster_gets_its_whole_plan_and_once_that_is_made_there_is_nothing_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = lab(dir.path(), |_| {}).await;
+    let (code, text) = asked(&lab, "balance").await;
+    assert!(code == 0 && text.contains("Cluster lab: ") && text.contains("one after the other"), "{text}");
+    let (_, plan) = object(&lab, "balance --cluster lab").await;
+    let moves = plan["moves"].as_array().unwrap();
+    assert!(moves.iter().any(|one| one["source"] == "pve3"), "the hot node is relieved: {plan:#}");
+    assert!(moves.iter().all(|one| one["allowed"] == true && one["minutes"].as_f64() > Some(0.0)));
+    assert_eq!((plan["nodes"].as_array().unwrap().len(), plan["stays"].as_array().unwrap().len()), (8, 8));
+    assert!(plan["imbalance_after"].as_f64() < plan["imbalance_before"].as_f64(), "{plan:#}");
+
+    // A pause keeps evenkeel from moving, and nobody from asking.
+    let paused = ctl(lab.site.dir.join("ctl.toml"), &["pause", "--why", "new disks"]).await;
+    assert!(paused.status.success(), "{}", said(&paused));
+    pass(&lab, 4).await;
+    let (code, during) = object(&lab, "balance --restarts").await;
+    assert_eq!((code, during["cautions"][0]["code"].as_str()), (0, Some("paused")), "{during:#}");
+    assert!(!during["moves"].as_array().unwrap().is_empty(), "{during:#}");
+
+    // A person makes the moves as they stand.
+    for one in moves {
+        let number = vmid(one["guest"].as_u64().unwrap().try_into().unwrap());
+        let target = NodeId::new(one["target"].as_str().unwrap()).unwrap();
+        lab.cluster.fleet.lock().unwrap().guests.get_mut(&number).unwrap().node = target.clone();
+        let mut fake = fake_pve::lock(&lab.cluster.fake);
+        let upid = fake.start_migration(number, "ann@pam").unwrap();
+        fake.end_task(&upid, "OK", Some(&target));
+    }
+    pass(&lab, 10).await;
+    let (code, again) = object(&lab, "balance").await;
+    assert_eq!((code, again["moves"].as_array().unwrap().len()), (0, 0), "{again:#}");
+    let (code, text) = asked(&lab, "balance").await;
+    assert!(code == 0 && text.contains("Cluster lab: nothing to do: "), "{text}");
     lab.site.shut_down().await;
 }
 
@@ -192,6 +230,12 @@ async fn wrong_questions_are_refused_with_a_remedy() {
             &["no decisions are made for a cluster \"nope\"", "evenkeelctl status"],
         ),
         ("place --vcpus 4 --memory 16 --cluster nope", 1, &["\"nope\""]),
+        (
+            "balance --cluster nope",
+            1,
+            &["no decisions are made for a cluster \"nope\"", "evenkeelctl status"],
+        ),
+        ("balance pve1", 2, &["unexpected argument 'pve1'", "--help"]),
         ("place --vcpus 0 --memory 16", 2, &["1..=8192"]),
         ("place --vcpus 4 --memory lots", 2, &["512M"]),
         ("place --vcpus 4 --memory 16 --cpu-load 5", 2, &["cpu-load 5 can not be: 0 to its 4 vCPUs"]),
