@@ -18,6 +18,7 @@ pub mod confidence;
 pub mod fixture;
 #[cfg(test)]
 mod golden;
+pub mod history;
 pub mod learn;
 mod limits;
 pub mod outcome;
