@@ -11,6 +11,7 @@ use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1::agent_server::AgentServer;
 use evenkeel_proto::v1::control_server::ControlServer;
 use evenkeel_proto::v1::fleet_server::FleetServer;
+use evenkeel_proto::v1::history_server::HistoryServer;
 use evenkeel_proto::v1::whatif_server::WhatifServer;
 use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::random::Entropy;
@@ -24,6 +25,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use crate::config::{AggregatorConfig, ClusterConfig};
 use crate::cycle::{self, ClusterHandle, Cycle, PveSide};
 use crate::fleet::{self, Fleet};
+use crate::history::History;
 use crate::identity::audit::{Audit, AuditError};
 use crate::identity::ca::{Ca, CaError};
 use crate::identity::tokens::{TokenError, Tokens};
@@ -32,6 +34,7 @@ use crate::pve::{InventoryReader, PveClient, PveError};
 use crate::server::auth::AuthLayer;
 use crate::server::control::ControlService;
 use crate::server::fleet::FleetService;
+use crate::server::history::HistoryService;
 use crate::server::whatif::WhatifService;
 use crate::store::{SledStore, Store, StoreError};
 use crate::upkeep;
@@ -222,6 +225,7 @@ impl Parts {
         let fleet = self.start_fleet(&news)?;
         let control = ControlService {
             fleet,
+            history: self.start_history(),
             live: Arc::clone(&self.live),
             store: Arc::clone(&self.store),
             counts,
@@ -250,6 +254,13 @@ impl Parts {
         self.tasks.spawn(Arc::clone(&fleet).retrain(self.stop.clone()));
         self.tasks.spawn(Arc::clone(&fleet).run(self.stop.clone(), self.failed.clone()));
         Ok(fleet)
+    }
+
+    fn start_history(&self) -> Arc<History> {
+        let (store, limits) = (Arc::clone(&self.store), self.config.store.clone());
+        let history = Arc::new(History::new(store, limits, &self.config.history));
+        self.tasks.spawn(Arc::clone(&history).run(Arc::clone(&self.clock), self.stop.clone()));
+        history
     }
 
     /// Serves until `stop`, and gives the address.
@@ -332,6 +343,7 @@ fn serve(
         health.set_serving::<AgentServer<AgentService>>().await;
         health.set_serving::<ControlServer<ControlService>>().await;
         health.set_serving::<FleetServer<FleetService>>().await;
+        health.set_serving::<HistoryServer<HistoryService>>().await;
         health.set_serving::<WhatifServer<WhatifService>>().await;
     });
     let reflection = || {
@@ -351,6 +363,9 @@ fn serve(
         .add_service(AgentServer::new(agents).max_decoding_message_size(largest))
         .add_service(
             WhatifServer::new(WhatifService::new(control.clone())).max_decoding_message_size(1 << 20),
+        )
+        .add_service(
+            HistoryServer::new(HistoryService::new(control.clone())).max_decoding_message_size(1 << 20),
         )
         .add_service(FleetServer::new(FleetService::new(control.clone())).max_decoding_message_size(1 << 20))
         .add_service(ControlServer::new(control).max_decoding_message_size(1 << 20)))

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::FleetConfig;
+use crate::history::HistoryConfig;
 use crate::ingest::IngestConfig;
 use crate::pve::PveConfig;
 use crate::store::StoreConfig;
@@ -32,6 +33,8 @@ pub struct AggregatorConfig {
     pub ingest: IngestConfig,
     /// What the aggregator itself finds, beyond what agents tell.
     pub fleet: FleetConfig,
+    /// From which anomaly score on a host alerts, by what became of its migrations.
+    pub history: HistoryConfig,
     /// How much is kept.
     pub store: StoreConfig,
     /// Log lines.
@@ -47,6 +50,7 @@ impl Default for AggregatorConfig {
             clusters: Vec::new(),
             ingest: IngestConfig::default(),
             fleet: FleetConfig::default(),
+            history: HistoryConfig::default(),
             store: StoreConfig::default(),
             log: LogConfig::default(),
         }
@@ -82,6 +86,7 @@ impl Validate for AggregatorConfig {
             let allowed = format!("at least twice ingest.block_secs ({})", self.ingest.block_secs);
             wrong.push(Violation::new("ingest.backfill_credit", self.ingest.backfill_credit, allowed));
         }
+        wrong.extend(self.history.validate().err().into_iter().flatten());
         let mut names = BTreeSet::new();
         for (index, cluster) in self.clusters.iter().enumerate() {
             let path = format!("clusters[{index}]");

@@ -8,6 +8,7 @@ pub mod app;
 pub mod config;
 pub mod cycle;
 pub mod fleet;
+pub mod history;
 pub mod identity;
 pub mod ingest;
 pub mod pve;

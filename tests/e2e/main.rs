@@ -7,6 +7,7 @@ mod bad_input;
 mod decisions;
 mod drills;
 mod fleet;
+mod history;
 mod kill;
 mod late_drill;
 mod learning;

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and what it says about itself.
 
+pub mod history;
 pub mod whatif;
 
 use std::path::PathBuf;
@@ -148,6 +149,12 @@ pub enum Command {
         /// What.
         #[command(subcommand)]
         command: SimulateCommand,
+    },
+    /// What became of migrations: import what other tools wrote down, and see who fails, with what, and together
+    History {
+        /// What.
+        #[command(subcommand)]
+        command: history::HistoryCommand,
     },
     /// Ask what would be, or would have been; nothing is changed
     Whatif {

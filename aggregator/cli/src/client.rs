@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel_proto::v1::control_client::ControlClient;
 use evenkeel_proto::v1::fleet_client::FleetClient;
+use evenkeel_proto::v1::history_client::HistoryClient;
 use evenkeel_proto::v1::whatif_client::WhatifClient;
 use evenkeel_proto::v1::{GetStatusRequest, GetStatusResponse};
 use rustls::{CertificateError, Error as TlsError};
@@ -28,6 +29,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub struct Client {
     control: ControlClient<Channel>,
     fleet: FleetClient<Channel>,
+    history: HistoryClient<Channel>,
     whatif: WhatifClient<Channel>,
     bearer: MetadataValue<Ascii>,
     target: Target,
@@ -57,8 +59,9 @@ impl Client {
         bearer.set_sensitive(true);
         let control = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         let fleet = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let history = HistoryClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         let whatif = WhatifClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { control, fleet, whatif, bearer, target })
+        Ok(Self { control, fleet, history, whatif, bearer, target })
     }
 
     /// Where this client is connected to, and as what.
@@ -70,6 +73,12 @@ impl Client {
     #[must_use]
     pub fn fleet(&self) -> FleetClient<Channel> {
         self.fleet.clone()
+    }
+
+    /// The history service, in the same way.
+    #[must_use]
+    pub fn history(&self) -> HistoryClient<Channel> {
+        self.history.clone()
     }
 
     /// The what-if service, in the same way.

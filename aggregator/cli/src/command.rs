@@ -9,6 +9,7 @@ mod export;
 mod feedback;
 mod forecast;
 mod guests;
+mod history;
 mod model;
 mod nodes;
 mod pages;
@@ -98,6 +99,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Pause { why } => steer::pause(&context, why).await,
         Command::Resume => steer::resume(&context).await,
         Command::Simulate { command } => simulate::run(&context, command).await,
+        Command::History { command } => history::run(&context, command).await,
         Command::Whatif { command } => whatif::run(&context, command).await,
         Command::Export { file, force } => export::run(&context, &file, force).await,
         Command::Completions { .. } | Command::Man { .. } | Command::Config { .. } | Command::Detect(_) => {

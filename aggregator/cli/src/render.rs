@@ -1,6 +1,7 @@
 //! How things look: what the screen can show, foreign text made harmless, numbers and times as people read them.
 
 pub mod page;
+pub mod progress;
 pub mod table;
 pub mod tone;
 

@@ -5,6 +5,7 @@ pub mod handle;
 mod learning;
 mod moves;
 mod others;
+mod outcomes;
 mod past;
 pub mod snapshot;
 mod trail;
@@ -26,6 +27,7 @@ pub use handle::{ClusterHandle, ClusterState, Pause};
 use learning::Learning;
 use moves::Moves;
 use others::Others;
+use outcomes::Outcomes;
 use past::PastReader;
 use trail::Trails;
 
@@ -50,6 +52,7 @@ pub struct Cycle {
     moves: Moves,
     trails: Trails,
     others: Others,
+    outcomes: Outcomes,
     past: PastReader,
     learning: Learning,
 }
@@ -95,6 +98,7 @@ impl Cycle {
         let others = Others::of(last.as_ref().map_or(&[], |record| &record.snapshot.others));
         handle.lock().last_run = last.map(Arc::new);
         let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
+        let outcomes = Outcomes::default();
         Ok(Self {
             handle,
             live,
@@ -106,6 +110,7 @@ impl Cycle {
             moves,
             trails,
             others,
+            outcomes,
             past,
             learning,
         })
@@ -153,6 +158,7 @@ impl Cycle {
                 let inventory = Arc::new(inventory);
                 let mut batch = Batch::new();
                 self.moves.observe(&inventory, &self.handle.id, &mut batch)?;
+                self.outcomes.observe(&inventory, &self.handle.id, &mut batch)?;
                 self.others.observe(&inventory, pve.reader.client().token_id());
                 if !batch.is_empty() {
                     self.write(batch).await?;

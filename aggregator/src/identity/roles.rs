@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Sees everything but secrets, changes nothing.
     Viewer,
-    /// Runs the daily business: pauses, resumes, orders fault drills where agents allow them.
+    /// Runs the daily business: pauses, resumes, imports histories, orders fault drills where agents allow them.
     Operator,
     /// Everything, the whole store's content included.
     Admin,
@@ -88,6 +88,13 @@ pub const CALLS: &[(&str, Access)] = &[
     ("/evenkeel.v1.Fleet/TrainModel", Access::Token(Role::Operator)),
     ("/evenkeel.v1.Fleet/ListModels", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Fleet/ActivateModel", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.History/Import", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.History/Failures", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.History/Scores", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.History/Summary", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.History/Correlation", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.History/Heatmap", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.History/Report", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Whatif/Balance", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Whatif/Drain", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Whatif/Place", Access::Token(Role::Viewer)),

@@ -20,6 +20,7 @@ use super::views::{ClusterView, anomalies, decisions, guests, nodes, status};
 use super::watch::{Watch, follow};
 use crate::cycle::{ClusterHandle, Pause};
 use crate::fleet::Fleet;
+use crate::history::History;
 use crate::identity::audit::{Audit, Entry, Outcome};
 use crate::identity::tokens::Principal;
 use crate::ingest::{AnomalyNews, Counts, IngestConfig, Live, Steering};
@@ -51,6 +52,8 @@ pub struct ControlService {
     pub steering: Arc<Steering>,
     /// What fleet detection knows.
     pub fleet: Arc<Fleet>,
+    /// What became of migrations.
+    pub history: Arc<History>,
     /// Ends endless answers.
     pub stop: CancellationToken,
 }

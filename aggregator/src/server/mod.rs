@@ -5,6 +5,8 @@ pub mod control;
 mod drills;
 mod export;
 pub mod fleet;
+pub mod history;
+mod import;
 mod judged;
 mod models;
 mod request;

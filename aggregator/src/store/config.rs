@@ -30,6 +30,14 @@ pub struct StoreConfig {
     /// Days that observed moves of guests are kept; filters learn from them. 7 to 3650.
     #[schemars(range(min = 7, max = 3650))]
     pub moves_days: u32,
+    /// Days that migration records are kept, imported ones and those seen in Proxmox' task lists, and the scores archived
+    /// from them. 30 to 3650.
+    #[schemars(range(min = 30, max = 3650))]
+    pub migrations_days: u32,
+    /// Most migration records kept of a cluster; the oldest go first. 1000 to 5000000. A question about all of half a
+    /// million takes a second or two, and they take some 150 MB of disk.
+    #[schemars(range(min = 1000, max = 5_000_000))]
+    pub migrations_max: u32,
 }
 
 impl Default for StoreConfig {
@@ -41,6 +49,8 @@ impl Default for StoreConfig {
             events_days: 90,
             decisions_days: 90,
             moves_days: 365,
+            migrations_days: 730,
+            migrations_max: 500_000,
         }
     }
 }
@@ -58,6 +68,8 @@ impl StoreConfig {
             ("events_days", self.events_days, 1, 3650),
             ("decisions_days", self.decisions_days, 1, 3650),
             ("moves_days", self.moves_days, 7, 3650),
+            ("migrations_days", self.migrations_days, 30, 3650),
+            ("migrations_max", self.migrations_max, 1000, 5_000_000),
         ];
         match ranges.into_iter().find(|(_, value, low, high)| !(low..=high).contains(&value)) {
             None => Ok(()),

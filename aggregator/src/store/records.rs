@@ -151,6 +151,13 @@ pub struct ModelRecord {
     pub bytes: u64,
 }
 
+/// The anomaly score of a host at the end of a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostScoreRecord {
+    /// 0 to 100, higher = worse.
+    pub score: u32,
+}
+
 /// A stretch for which a node has no, or only thinned, samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GapRecord {
@@ -312,6 +319,38 @@ key! {
         at: Timestamp,
         /// The guest.
         vmid: Vmid,
+    }
+}
+key! {
+    /// A migration that has ended; see `evenkeel_core::history::record`.
+    MigrationKey {
+        /// The cluster it was imported for, or seen in.
+        cluster: ClusterId,
+        /// When it ended.
+        at: Timestamp,
+        /// What was migrated, or migrated from.
+        host: String,
+        /// 0 = it worked, 1 = it failed.
+        failed: u32,
+        /// The error's code; empty = none.
+        error_code: String,
+        /// How long it took, in milliseconds; the highest number = not known.
+        duration_ms: u64,
+        /// How often it was tried again; the highest number = not known.
+        retries: u32,
+        /// Number of the guest; 0 = not known.
+        guest: u32,
+    }
+}
+key! {
+    /// A host on a day.
+    HostDayKey {
+        /// Its cluster.
+        cluster: ClusterId,
+        /// Its name.
+        host: String,
+        /// Start of the day, UTC.
+        day: Timestamp,
     }
 }
 key! {

@@ -9,11 +9,13 @@ use super::config::StoreConfig;
 use super::error::StoreError;
 use super::key::{Key, KeyRange, after_prefix};
 use super::records::{
-    AnomalyKey, AnomalyTimeKey, BlockKey, DecisionKey, EventKey, GapKey, MoveKey, RunKey, ScoreKey,
+    AnomalyKey, AnomalyTimeKey, BlockKey, DecisionKey, EventKey, GapKey, HostDayKey, MigrationKey, MoveKey,
+    RunKey, ScoreKey,
 };
 use super::tree::{Batch, Coding, Tree};
 use super::trees::{
-    ANOMALIES, ANOMALIES_BY_TIME, BLOCKS, DECISIONS, EVENTS, FEEDBACK, GAPS, MOVES, ROLLUPS, RUNS, SCORES,
+    ANOMALIES, ANOMALIES_BY_TIME, BLOCKS, DECISIONS, EVENTS, FEEDBACK, GAPS, HOST_SCORES, MIGRATIONS, MOVES,
+    ROLLUPS, RUNS, SCORES,
 };
 use super::{Direction, Store};
 
@@ -31,6 +33,8 @@ pub struct Expired {
     pub decisions: u64,
     /// Moves.
     pub moves: u64,
+    /// Migration records and archived scores.
+    pub migrations: u64,
 }
 
 /// A key with a time in it, whose earlier parts say whose time that is.
@@ -62,6 +66,8 @@ dated! {
     EventKey: (cluster) |key| key.at;
     AnomalyTimeKey: (cluster) |key| key.opened;
     MoveKey: (cluster) |key| key.at;
+    MigrationKey: (cluster) |key| key.at;
+    HostDayKey: (cluster, host) |key| key.day;
     ScoreKey: (cluster, subject) |key| key.at;
     RunKey: (cluster) |key| Timestamp::from_millis(key.run_s.saturating_mul(1000));
     DecisionKey: (cluster) |key| Timestamp::from_millis(key.run_s.saturating_mul(1000));
@@ -80,6 +86,7 @@ pub fn expire(
     let before = |days: u32| now.before(Duration::from_secs(86_400) * days);
     let events = before(config.events_days);
     let decisions = before(config.decisions_days);
+    let migrations = before(config.migrations_days);
     let anomalies = expire_tree(store, &ANOMALIES_BY_TIME, events, |batch, key| {
         let AnomalyTimeKey { cluster, node, epoch, number, .. } = key.clone();
         let key = AnomalyKey { cluster, node, epoch, number };
@@ -98,6 +105,8 @@ pub fn expire(
         decisions: expire_tree(store, &DECISIONS, decisions, |_, _| {})?
             + expire_tree(store, &RUNS, decisions, |_, _| {})?,
         moves: expire_tree(store, &MOVES, before(config.moves_days), |_, _| {})?,
+        migrations: expire_tree(store, &MIGRATIONS, migrations, |_, _| {})?
+            + expire_tree(store, &HOST_SCORES, migrations, |_, _| {})?,
     };
     if done != Expired::default() {
         store.flush()?;

@@ -6,8 +6,9 @@ use evenkeel_common::sample::SeriesKey;
 
 use super::records::{
     AnomalyKey, AnomalyRecord, AnomalyTimeKey, BlockKey, Cursor, DecisionKey, EventKey, EventRecord,
-    FeedbackRecord, GapKey, GapRecord, GuestKey, HistoryRecord, MetaRecord, ModelKey, ModelRecord, MoveKey,
-    NodeKey, NodeRecord, ProfileRecord, RollupRecord, RunKey, ScoreKey, ScoreRecord, SeriesNumber,
+    FeedbackRecord, GapKey, GapRecord, GuestKey, HistoryRecord, HostDayKey, HostScoreRecord, MetaRecord,
+    MigrationKey, ModelKey, ModelRecord, MoveKey, NodeKey, NodeRecord, ProfileRecord, RollupRecord, RunKey,
+    ScoreKey, ScoreRecord, SeriesNumber,
 };
 use super::tree::{Raw, Tree, TreeId};
 
@@ -57,9 +58,14 @@ pub const MODELS: Tree<ModelKey, ModelRecord> = Tree::new(0x23, "models");
 pub const HISTORIES: Tree<GuestKey, Vec<u8>, Raw> = Tree::new(0x30, "histories");
 /// What those are of. Written in the batch of the history itself; read at the start.
 pub const HISTORY_HEADS: Tree<GuestKey, HistoryRecord> = Tree::new(0x31, "history_heads");
+/// Migrations that have ended, imported or seen; all there is of one is in its key, so it can not be there twice. Written
+/// by import and the decision cycle, read by the history.
+pub const MIGRATIONS: Tree<MigrationKey, ()> = Tree::new(0x40, "migrations");
+/// Anomaly scores of hosts by day, a row when one changes. Written and read by the history.
+pub const HOST_SCORES: Tree<HostDayKey, HostScoreRecord> = Tree::new(0x41, "host_scores");
 
 /// All trees, in the order of exports and scrubs.
-pub const ALL: [TreeId; 21] = [
+pub const ALL: [TreeId; 23] = [
     META.id(),
     NODES.id(),
     SERIES.id(),
@@ -81,6 +87,8 @@ pub const ALL: [TreeId; 21] = [
     MODELS.id(),
     HISTORIES.id(),
     HISTORY_HEADS.id(),
+    MIGRATIONS.id(),
+    HOST_SCORES.id(),
 ];
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `export`: everything the aggregator keeps, into a file that is either whole or not there.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,14 +11,13 @@ use tonic::Streaming;
 use super::Context;
 use crate::error::CliError;
 use crate::render::page::Page;
+use crate::render::progress::Progress;
 use crate::render::tone::Tone;
 use crate::render::{bytes, counted};
 use crate::whole_file::{self, WholeFile};
 
 /// Longest wait for the next chunk.
 const STALL: Duration = Duration::from_secs(60);
-/// Progress is shown every so many bytes.
-const PROGRESS_STEP: u64 = 1 << 20;
 
 /// What was written.
 #[derive(Debug, Default, Serialize)]
@@ -60,7 +59,7 @@ async fn copy(
         .open(ExportRequest {}, async |mut control, request| control.export(request).await)
         .await?;
     let mut written = Written::default();
-    let mut progress = Progress::new();
+    let mut progress = Progress::new("exported", None);
     let mut last = b'\n';
     loop {
         let chunk = match tokio::time::timeout(STALL, stream.message()).await {
@@ -87,31 +86,4 @@ async fn copy(
         ));
     }
     Ok(written)
-}
-
-/// A line on standard error that says how far it is, where a person can see it.
-struct Progress {
-    watched: bool,
-    next: u64,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { watched: io::stderr().is_terminal(), next: PROGRESS_STEP }
-    }
-
-    fn show(&mut self, done: u64) {
-        if self.watched && done >= self.next {
-            self.next = done + PROGRESS_STEP;
-            _ = write!(io::stderr().lock(), "\rexported {}   ", bytes(done));
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.watched && self.next > PROGRESS_STEP {
-            _ = writeln!(io::stderr().lock());
-        }
-    }
 }

@@ -75,31 +75,31 @@ fn table(screen: &Screen, scores: &[&HealthScore]) -> Table {
             guest.into(),
             Cell::toned(number(score.score, 0), of_word(&score.status)),
             Cell::word(&score.status),
-            course(&score.history, screen.unicode).into(),
+            course(&score.history, screen.unicode, f64::min).into(),
             why.join("; ").into(),
         ]);
     }
     table
 }
 
-/// The course of a score, oldest first, each character the lowest of its stretch: a dip must show. A stretch without
-/// data is a space.
-fn course(history: &[ScorePoint], unicode: bool) -> String {
+/// The course of a score, oldest first, each character the worst of its stretch by `worse`: a short trouble must show. A
+/// stretch without data is a space.
+pub(super) fn course(history: &[ScorePoint], unicode: bool, worse: fn(f64, f64) -> f64) -> String {
     let (Some(first), Some(last)) = (history.first(), history.last()) else { return String::new() };
     let span = last.at_ms.saturating_sub(first.at_ms).max(1) as f64;
-    let mut lowest: [Option<f64>; WIDTH] = [None; WIDTH];
+    let mut worst: [Option<f64>; WIDTH] = [None; WIDTH];
     for point in history {
         let place = (point.at_ms.saturating_sub(first.at_ms) as f64 / span * (WIDTH - 1) as f64).round();
-        if let (Some(slot), Some(score)) = (lowest.get_mut(place.max(0.0) as usize), point.score) {
-            *slot = Some(slot.map_or(score, |low| low.min(score)));
+        if let (Some(slot), Some(score)) = (worst.get_mut(place.max(0.0) as usize), point.score) {
+            *slot = Some(slot.map_or(score, |so_far| worse(so_far, score)));
         }
     }
     let bars = if unicode { BARS } else { ASCII_BARS };
     let bar = |score: f64| bars[((score / 100.0 * 7.0).round().clamp(0.0, 7.0)) as usize];
     // Rows are written on change: between two of them the last one holds.
     let mut held = None;
-    let shown = lowest.map(|low| {
-        held = low.or(held);
+    let shown = worst.map(|score| {
+        held = score.or(held);
         held.map_or(' ', bar)
     });
     shown.iter().collect()
@@ -118,10 +118,10 @@ mod tests {
             point(520, Some(100.0)),
             point(1000, Some(100.0)),
         ];
-        let shown = course(&history, false);
+        let shown = course(&history, false, f64::min);
         assert_eq!(shown.chars().count(), WIDTH);
         assert!(shown.starts_with("###########") && shown.ends_with('#') && shown.contains('-'), "{shown}");
-        assert_eq!(course(&[], true), "");
-        assert_eq!(course(&[point(5, None)], true).trim(), "", "no data is no bar");
+        assert_eq!(course(&[], true, f64::min), "");
+        assert_eq!(course(&[point(5, None)], true, f64::min).trim(), "", "no data is no bar");
     }
 }

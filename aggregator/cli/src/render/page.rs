@@ -42,6 +42,16 @@ impl<'a> Page<'a> {
         self.wrapped(Tone::Normal, "  - ", text);
     }
 
+    /// A line of pieces, each in its tone, as wide as they are: whoever makes it knows the screen.
+    pub fn pieces(&mut self, pieces: &[(Tone, &str)]) {
+        let mut line = String::new();
+        for (tone, text) in pieces {
+            line.push_str(&tone.paint(&self.screen.plain(text), self.screen.colour));
+        }
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
     /// Labels with their values below each other.
     pub fn fields(&mut self, fields: &[(&str, String)]) {
         let longest = fields.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);

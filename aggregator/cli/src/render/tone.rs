@@ -88,11 +88,14 @@ pub fn of_word(word: &str) -> Tone {
         return *tone;
     }
     match word {
-        "pass" | "healthy" | "active" | "good" | "online" | "running" | "ok" | "agreed" => Tone::Green,
-        "critical" | "damaged" | "bad" | "silent" | "offline" | "unreachable" | "disputed" => Tone::Red,
-        "warning" | "degraded" | "stale" | "maintenance" | "paused" | "agent_only" | "pve_only" | "open" => {
-            Tone::Amber
+        "pass" | "healthy" | "normal" | "active" | "good" | "online" | "running" | "ok" | "agreed" => {
+            Tone::Green
         }
+        "critical" | "high" | "damaged" | "bad" | "silent" | "offline" | "unreachable" | "disputed" => {
+            Tone::Red
+        }
+        "warning" | "elevated" | "degraded" | "stale" | "maintenance" | "paused" | "agent_only"
+        | "pve_only" | "open" => Tone::Amber,
         "not_enabled" | "not_asked" | "stopped" | "never_seen" | "closed" | "none" | "unknown" => Tone::Faint,
         _ => Tone::Normal,
     }

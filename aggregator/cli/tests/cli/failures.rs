@@ -24,6 +24,11 @@ fn usage() {
         (&["model", "train", "--csv", "a.csv", "--since", "7d"], "cannot be used with"),
         (&["model", "activate"], "<ID>"),
         (&["simulate", "cpu", "--node", "pve1"], "--amount"),
+        (&["history", "import"], "<FILE>"),
+        (&["history", "failures", "--top", "0"], "1..=1000"),
+        (&["history", "heatmap", "--by", "week"], "hour, day"),
+        (&["history", "heatmap", "--columns", "7", "--since", "7d"], "cannot be used with"),
+        (&["history", "correlate", "--window", "week"], "7d"),
     ] {
         let mut command = bare();
         command.args(words);

@@ -6,7 +6,7 @@ use super::support::{Aggregator, Ran, canned};
 
 /// Compares with the golden file of that name, or rewrites it.
 #[track_caller]
-fn check(name: &str, actual: &str) {
+pub fn check(name: &str, actual: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
     if std::env::var_os("EVENKEEL_BLESS").is_some() {
         return std::fs::write(path, actual).unwrap();
@@ -26,7 +26,7 @@ fn check(name: &str, actual: &str) {
 
 /// Runs a command at several widths, into a pipe, and as JSON.
 #[track_caller]
-fn shown(name: &str, words: &[&str]) {
+pub fn shown(name: &str, words: &[&str]) {
     let aggregator = Aggregator::start();
     let mut text = String::new();
     for columns in ["60", "80", "120", ""] {

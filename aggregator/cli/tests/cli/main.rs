@@ -5,5 +5,6 @@
 mod export;
 mod failures;
 mod golden;
+mod history;
 mod support;
 mod watching;

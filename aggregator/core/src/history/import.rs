@@ -348,6 +348,8 @@ impl Reader {
                 self.arrays -= 1;
                 return self.state = State::Between;
             }
+            // What began on this line was meant to end on it, as most do: the next line stands for itself.
+            (b'\n', _) if self.line == self.began => return self.state = State::Between,
             (b'\n', _) => Waiting::NewLine,
             (b' ' | b'\t' | b'\r', _) => waiting,
             (b'}', _) => Waiting::Brace,

@@ -113,6 +113,18 @@ fn what_is_no_record_is_told_with_its_line_and_costs_nothing_else() {
 }
 
 #[test]
+fn broken_lines_are_counted_one_by_one() {
+    let (a, b) = (line("a"), line("b"));
+    let (hosts, account) = read(&format!("{a}\n{{\"host\":\"x\nnot json\n{{\"y\": z}}\n17\n{b}"));
+    let lines: Vec<u64> = account.faults.iter().map(|(line, _)| *line).collect();
+    assert_eq!((hosts, lines), (vec!["a".into(), "b".into()], vec![2, 3, 4, 5]), "{account:?}");
+    // Of one that is spread over lines the rest is not counted again.
+    let spread = pretty("x").replace("failure", "fail\"ure");
+    let (hosts, account) = read(&format!("{a}\n{spread}\n{b}"));
+    assert_eq!((hosts.len(), account.corrupt), (2, 1), "{account:?}");
+}
+
+#[test]
 fn wrong_and_broken_files_get_a_clear_account() {
     let (hosts, account) = read("[1, 2, 3]");
     assert_eq!((hosts.len(), account.corrupt, account.cut_off), (0, 3, false));

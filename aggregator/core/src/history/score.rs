@@ -108,7 +108,7 @@ impl Counts {
     }
 }
 
-/// The score of a host; as JSON the object of `sources/migration-anomalies.md`, field by field.
+/// The score of a host; as JSON the object that other tools know, field by field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostScore {
     /// Which host.
@@ -200,7 +200,7 @@ mod tests {
             (0, 1, 0),
             (1, 0, 40),  // 10 / 1 = 10
             (2, 0, 70),  // (20 + 15) / 2 = 17.5
-            (12, 2, 80), // (120 - 4 + 165) / 14 = 20.07: the source's example has 89, which no reading gives
+            (12, 2, 80), // (120 - 4 + 165) / 14 = 20.07
             (1, 1, 16),  // (10 - 2) / 2 = 4
             (1, 5, 0),   // exactly none
             (1, 4, 2),   // 2 / 5 x 4 = 1.6

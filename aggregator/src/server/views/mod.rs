@@ -4,6 +4,7 @@ pub mod anomalies;
 pub mod decisions;
 pub mod fleet;
 pub mod guests;
+pub mod history;
 pub mod nodes;
 pub mod status;
 pub mod whatif;

@@ -2,6 +2,7 @@
 
 pub mod canned;
 mod fleet;
+mod history;
 mod whatif;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use evenkeel_proto::v1::control_server::{Control, ControlServer};
 use evenkeel_proto::v1::fleet_server::FleetServer;
+use evenkeel_proto::v1::history_server::HistoryServer;
 use evenkeel_proto::v1::whatif_server::WhatifServer;
 use evenkeel_proto::v1::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -68,6 +70,7 @@ impl Aggregator {
                     .unwrap()
                     .add_service(ControlServer::new(fake))
                     .add_service(FleetServer::new(fleet::FakeFleet))
+                    .add_service(HistoryServer::new(history::FakeHistory))
                     .add_service(WhatifServer::new(whatif::FakeWhatif))
                     .serve_with_incoming(incoming)
                     .await
