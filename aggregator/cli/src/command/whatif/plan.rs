@@ -21,7 +21,8 @@ pub fn work(moves: &[DrainMove], minutes: f64) -> String {
 }
 
 /// The moves in order. From one node, each is told with what is expected of the guest; from several, which may be many,
-/// with where it comes from and what it gains.
+/// with where it comes from. What a move of a plan gains counts how even the nodes become too, and so is no figure to
+/// compare with those of decisions.
 pub fn moves(moves: &[DrainMove], one_source: bool) -> Table {
     let restarts = moves.iter().any(|one| one.restart);
     let mut table = Table::new([
@@ -31,7 +32,6 @@ pub fn moves(moves: &[DrainMove], one_source: bool) -> Table {
         Column::text("TO"),
         Column::number("SIZE").rank(if one_source { 0 } else { 3 }),
         Column::number("MINUTES"),
-        Column::number("GAIN").rank(2).only_if(!one_source),
         Column::text("RISK").rank(1),
         Column::text("HOW").only_if(restarts),
         Column::remark("EXPECTED").only_if(one_source),
@@ -45,7 +45,6 @@ pub fn moves(moves: &[DrainMove], one_source: bool) -> Table {
             one.target.as_str().into(),
             bytes(one.bytes).into(),
             number(one.minutes, 1).into(),
-            number(one.improvement, 1).into(),
             Cell::toned(or_dash(&one.risk), of_word(&one.risk)),
             how(one).into(),
             told(load).into(),

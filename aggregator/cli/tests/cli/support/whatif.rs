@@ -143,7 +143,7 @@ fn large() -> BalanceResponse {
         bytes: u64::from(40 - n) * GIB,
         minutes: 6.2 - f64::from(n) / 7.0,
         improvement: 900.0 / f64::from(n * n),
-        risk: if n % 9 == 0 { "high" } else { "low" }.into(),
+        risk: if n.is_multiple_of(9) { "high" } else { "low" }.into(),
         ..template.clone()
     };
     BalanceResponse { moves: (1..=37).map(one).collect(), minutes: 124.5, held: vec![], ..balanced(false) }
