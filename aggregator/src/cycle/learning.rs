@@ -43,27 +43,32 @@ impl Learning {
         self.learner.note(&record.run.decisions);
     }
 
-    /// Looks at a new snapshot. What is now known of moves goes into `moves`, and all that has to be kept into `batch`.
+    /// Looks at a new snapshot. What is now known of moves goes into `moves`; what has to be kept is handed out, in as
+    /// many batches as it takes: many guests may be watched at once, and a batch has its bound.
     ///
     /// # Errors
     /// Only when a record can not be encoded.
-    pub fn follow(
-        &mut self,
-        snapshot: &Snapshot,
-        moves: &mut Moves,
-        batch: &mut Batch,
-    ) -> Result<(), StoreError> {
+    pub fn follow(&mut self, snapshot: &Snapshot, moves: &mut Moves) -> Result<Vec<Batch>, StoreError> {
+        let (mut full, mut batch) = (Vec::new(), Batch::new());
         for verdict in self.learner.follow(snapshot) {
+            // A verdict and the end of watching are one batch, or the move could be judged anew after a crash.
             batch.delete(&trees::WATCHED, &self.key(&verdict.of));
             tell(&self.cluster, &verdict);
-            moves.judge(&verdict, &self.cluster, batch)?;
+            moves.judge(&verdict, &self.cluster, &mut batch)?;
+            if batch.is_full() {
+                full.push(std::mem::take(&mut batch));
+            }
         }
         for watched in self.learner.watched() {
             let value = serde_json::to_value(watched)
                 .map_err(|source| StoreError::Encode { tree: trees::WATCHED.id().name, source })?;
             batch.put(&trees::WATCHED, &self.key(watched), &value)?;
+            if batch.is_full() {
+                full.push(std::mem::take(&mut batch));
+            }
         }
-        Ok(())
+        full.extend((!batch.is_empty()).then_some(batch));
+        Ok(full)
     }
 
     fn key(&self, watched: &Watched) -> MoveKey {

@@ -215,10 +215,11 @@ impl Cycle {
             self.trails.follow(&mut snapshot);
             RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone())
         };
-        let mut batch = Batch::new();
-        self.learning.follow(&record.snapshot, &mut self.moves, &mut batch)?;
+        for batch in self.learning.follow(&record.snapshot, &mut self.moves)? {
+            self.write(batch).await?;
+        }
         self.learning.note(&record);
-        self.keep(&record, batch).await?;
+        self.keep(&record).await?;
         self.memory = record.run.memory_out.clone();
         tracing::info!(
             cluster = %record.run.cluster,
@@ -248,9 +249,10 @@ impl Cycle {
         Ok(profiles)
     }
 
-    /// Stores a run and its decisions, with what else it brought, durable on return.
-    async fn keep(&self, record: &RunRecord, mut batch: Batch) -> Result<(), StoreError> {
+    /// Stores a run and its decisions, durable on return.
+    async fn keep(&self, record: &RunRecord) -> Result<(), StoreError> {
         let run_s = record.run.at.as_secs();
+        let mut batch = Batch::new();
         let value = serde_json::to_value(record)
             .map_err(|source| StoreError::Encode { tree: trees::RUNS.id().name, source })?;
         batch.put(&trees::RUNS, &RunKey { cluster: record.run.cluster.clone(), run_s }, &value)?;
