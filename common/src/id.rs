@@ -6,6 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::fingerprint::fnv128;
 use crate::time::Timestamp;
 
 /// Why a text or number is not an identifier of the wanted kind.
@@ -171,6 +172,13 @@ impl DecisionId {
     #[must_use]
     pub fn run_at(&self) -> Timestamp {
         Timestamp::from_millis(self.run_s * 1000)
+    }
+
+    /// Identifies everything about this decision, from recommendation to outcome: a W3C trace id, 32 hexadecimal
+    /// digits. It follows from the decision, so that whoever knows the one knows the other.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", fnv128(self.to_string().as_bytes()))
     }
 }
 

@@ -13,8 +13,9 @@
 //! | filter | a rule that may object to a recommendation | [`decision::Step`] |
 //! | decision | what became of a recommendation in one run | [`decision::Decision`] |
 //! | reason | why, typed, with numbers | [`reason::Reason`] |
+//! | trace | one migration from its recommendation to what came of it | [`id::DecisionId::trace_id`] |
 //!
-//! Incident, root cause, intent, migration and outcome join this table when they exist.
+//! Incident and root cause join this table when they exist.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -24,9 +25,12 @@ pub mod config;
 pub mod decision;
 pub mod drill;
 pub mod event;
+pub mod fingerprint;
 pub mod guest;
 pub mod id;
 pub mod node;
+#[macro_use]
+mod reason_table;
 pub mod reason;
 pub mod sample;
 pub mod time;

@@ -4,6 +4,8 @@
 //! Codes are stable. Each variant stands in one table with its code and its sentence, and a field that the
 //! sentence does not tell is a compiler warning: no number can be forgotten.
 
+mod words;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,49 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::{Mover, Resource, Risk, RiskPart, Step};
 use crate::guest::ProfileClass;
-use crate::id::{NodeId, Vmid};
+use crate::id::{DecisionId, NodeId, Vmid};
 use crate::units::Bytes;
-
-/// Names one after the other, with commas.
-fn list<T: fmt::Display>(items: &[T]) -> String {
-    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn arrows(nodes: &[NodeId]) -> String {
-    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join("->")
-}
-
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $code:literal $name:ident { $($field:ident : $type:ty),* $(,)? } => ($($say:tt)+);)+) => {
-        /// Why something is as it is: one variant per cause, with the numbers that decided. Fields carry their
-        /// unit in their name (`_s` seconds, `_h` hours, `_percent`) or their type; loads are in cores, scores
-        /// and improvements in node-score points (0 to 100).
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "code")]
-        #[allow(missing_docs, reason = "the sentence beside each variant tells what its fields mean")]
-        pub enum Reason {
-            $($(#[$doc])* #[serde(rename = $code)] $name { $($field: $type),* }),+
-        }
-
-        impl Reason {
-            /// Every code there is.
-            pub const CODES: &[&str] = &[$($code),+];
-
-            /// Stable name of the cause: API, metrics and learning key on it.
-            #[must_use]
-            pub const fn code(&self) -> &'static str {
-                match self { $(Self::$name { .. } => $code),+ }
-            }
-        }
-
-        impl fmt::Display for Reason {
-            /// One sentence, without a full stop.
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self { $(Self::$name { $($field),* } => write!(f, $($say)+)),+ }
-            }
-        }
-    };
-}
+use words::{arrows, basis, clock, gains, list, mover, resource_word, verb};
 
 impl Reason {
     /// The numbers and names behind it by field name: texts bare, all else as JSON.
@@ -405,6 +367,68 @@ reasons! {
     "accepted" Accepted { before: f64, after: f64 } =>
         ("passed all filters: cluster score {before:.1} -> {after:.1}");
 
+    // --- Why what was decided is not started ---------------------------------------------------------------
+
+    /// The file that forbids it is there.
+    "no_execute" NoExecute { path: String } => ("nothing is started while the file {path} exists; delete it to go on");
+    /// The aggregator may not start migrations.
+    "no_exec_token" NoExecToken { detail: String } =>
+        ("evenkeel may not start migrations: {detail}; see execute.token_file");
+    /// It has only just started.
+    "starting" Starting { seconds_left: u64 } =>
+        ("the aggregator has only just started; it moves nothing for another {seconds_left} s");
+    /// What became of a migration is not known.
+    "unresolved" Unresolved { migration: DecisionId, guest: Vmid } =>
+        ("what became of migration {migration} of guest {guest} is not known; look at the guest, then run `evenkeelctl rearm`");
+    /// Too many migrations failed.
+    "breaker_open" BreakerOpen { node: Option<NodeId>, failed: u32, of: u32, minutes_left: u32 } =>
+        ("{failed} of the last {of} migrations{} failed; the next one is tried in {minutes_left} min, or after `evenkeelctl rearm`",
+            node.as_ref().map_or_else(String::new, |node| format!(" from or to {node}")));
+    /// After a breaker opened one move is tried.
+    "breaker_trial" BreakerTrial { node: Option<NodeId> } =>
+        ("after too many failures{} one migration at a time is tried, and one is under way",
+            node.as_ref().map_or_else(String::new, |node| format!(" from or to {node}")));
+    /// A backup is being made.
+    "backup_running" BackupRunning { node: NodeId, guest: Option<Vmid> } =>
+        ("a backup of {} is being made",
+            guest.map_or_else(|| format!("guests of {node}"), |guest| format!("guest {guest} on {node}")));
+    /// Proxmox VE refused a short while ago.
+    "refused_lately" RefusedLately { minutes_left: u32, why: Box<Reason> } =>
+        ("this was refused a moment ago and rests for {minutes_left} min: {why}");
+    /// The guest is not where it was.
+    "guest_elsewhere" GuestElsewhere { guest: Vmid, expected: NodeId, found: Option<NodeId> } =>
+        ("guest {guest} is no longer on {expected}; it is {}",
+            found.as_ref().map_or_else(|| "gone".to_owned(), |node| format!("on {node}")));
+    /// The number belongs to another guest now.
+    "another_guest" AnotherGuest { guest: Vmid } => ("the number {guest} belongs to another guest now");
+    /// What Proxmox VE itself, or the token, has against it.
+    "pve_objects" PveObjects { detail: String } => ("Proxmox VE objects: {detail}");
+    /// An operator said no.
+    "rejected" Rejected { by: String, why: String } =>
+        ("rejected by {by}: {}", if why.is_empty() { "no reason given" } else { why });
+    /// An operator has it emptied.
+    "evacuating" Evacuating { node: NodeId } => ("{node} is being emptied on an operator's request");
+    /// Another move of the guest took its place.
+    "superseded" Superseded { target: NodeId } => ("a later run wants the guest on {target} instead");
+    /// Nobody said yes in time, or it could not be started in time.
+    "expired" Expired { minutes: u32, approved: bool } =>
+        ("{} within {minutes} min", if *approved { "approved, but could not be started" } else { "not approved" });
+
+    // --- What became of a migration ------------------------------------------------------------------------
+
+    /// Waits to be started.
+    "approved" Approved { by: String } => ("approved by {by}; it is started after a last look at fresh data");
+    /// Under way.
+    "under_way" UnderWay { state: String } => ("the migration is under way: {state}");
+    /// Seen on its target.
+    "arrived" Arrived { target: NodeId, seconds: u64 } => ("moved: it was seen on {target} {seconds} s after the start");
+    /// It ended, and the guest is not on its target.
+    "migration_failed" MigrationFailed { detail: String } => ("the migration failed: {detail}");
+    /// Proxmox VE did not take it.
+    "not_accepted" NotAccepted { detail: String } => ("Proxmox VE did not start it: {detail}");
+    /// Nothing tells what became of it.
+    "migration_unknown" MigrationUnknown { detail: String } => ("what became of the migration is not known: {detail}");
+
     // --- Evidence ------------------------------------------------------------------------------------------
 
     /// The source stands out.
@@ -420,51 +444,6 @@ reasons! {
         ("score of {node} {before:.0} -> {after:.0}");
     /// The source is being emptied.
     "source_maintenance" SourceMaintenance { node: NodeId } => ("{node} is in maintenance and has to be emptied");
-}
-
-const fn mover(by: Mover) -> &'static str {
-    match by {
-        Mover::Evenkeel => "evenkeel",
-        Mover::Foreign => "someone else",
-    }
-}
-
-fn gains(improvement: f64, needed: f64) -> String {
-    if improvement <= -0.005 {
-        format!("would make the cluster worse by {:.2} points", -improvement)
-    } else {
-        format!("improves the cluster by only {:.2} points, {needed:.2} are needed", improvement.max(0.0))
-    }
-}
-
-fn verb(nodes: &[NodeId]) -> String {
-    format!("{} {}", list(nodes), if nodes.len() == 1 { "is" } else { "are" })
-}
-
-/// A second of the day as people write it.
-fn clock(second: u32) -> String {
-    format!("{:02}:{:02}", second / 3600, second / 60 % 60)
-}
-
-const fn resource_word(resource: Resource) -> &'static str {
-    match resource {
-        Resource::Cpu => "CPU",
-        Resource::Memory => "memory",
-        Resource::Pressure => "pressure",
-        Resource::Network => "network",
-    }
-}
-
-const fn basis(class: ProfileClass) -> &'static str {
-    match class {
-        ProfileClass::Steady => "steady: its average",
-        ProfileClass::Bursty => "bursty: its 95th percentile",
-        ProfileClass::Growing => "growing: 48 h ahead",
-        ProfileClass::Cyclical => "cyclical: its peak hour",
-        ProfileClass::Unknown => {
-            "without or outside of its profile: the higher of now and its 95th percentile"
-        }
-    }
 }
 
 #[cfg(test)]

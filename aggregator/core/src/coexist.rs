@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use evenkeel_common::decision::{Action, Decision};
+use evenkeel_common::decision::{Action, Decision, Recommendation};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ pub enum Sign {
 }
 
 /// Who else moved guests lately, each as a reason; the latest first.
-fn active(snapshot: &Snapshot) -> Vec<Reason> {
+pub(crate) fn active(snapshot: &Snapshot) -> Vec<Reason> {
     let mut others: Vec<_> =
         snapshot.others.iter().filter(|other| snapshot.at.since(other.last) < QUIET).collect();
     others.sort_by(|a, b| (b.last, &a.name).cmp(&(a.last, &b.name)));
@@ -61,20 +61,29 @@ fn active(snapshot: &Snapshot) -> Vec<Reason> {
 pub(crate) fn warnings(snapshot: &Snapshot) -> Vec<Reason> {
     let mut warnings = active(snapshot);
     warnings.extend(snapshot.pve_rebalances.then_some(Reason::PveRebalances {}));
+    let of_all = snapshot.hands_off.iter().filter(|off| off.guest.is_none());
+    warnings.extend(of_all.map(|off| off.why.clone()));
     warnings
 }
 
 /// Never two movers: what would be executed, or wait for an operator's word, becomes advice while another balancer is
-/// at work.
+/// at work, or while something else forbids to start it.
 pub(crate) fn restrain(snapshot: &Snapshot, mut decisions: Vec<Decision>) -> Vec<Decision> {
-    let Some(why) = active(snapshot).into_iter().next() else { return decisions };
     for decision in &mut decisions {
-        if matches!(decision.action, Action::Pending | Action::AwaitingApproval) {
+        let waits = matches!(decision.action, Action::Pending | Action::AwaitingApproval);
+        if let Some(why) = forbids(snapshot, &decision.recommendation).filter(|_| waits) {
             decision.action = Action::Recommended;
-            decision.reason = why.clone();
+            decision.reason = why;
         }
     }
     decisions
+}
+
+/// Why a move is not to be started, good as it may be.
+pub(crate) fn forbids(snapshot: &Snapshot, wanted: &Recommendation) -> Option<Reason> {
+    let Recommendation { guest, source, target, .. } = wanted;
+    let hands_off = snapshot.hands_off.iter().find(|off| off.concerns(*guest, source, target));
+    active(snapshot).into_iter().next().or_else(|| hands_off.map(|off| off.why.clone()))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod aftermath;
 mod bundle;
 mod charges;
 pub mod coexist;
@@ -25,6 +26,7 @@ pub mod outcome;
 pub mod pipeline;
 mod plan;
 pub mod policy;
+pub mod preflight;
 #[cfg(test)]
 mod properties;
 mod recommend;
@@ -55,7 +57,8 @@ pub use record::{Difference, ReplayError, Replayed, RunRecord, replay};
 pub use risk::RiskLimits;
 pub use score::NodeScore;
 pub use snapshot::{
-    Candidate, GuestState, HaRule, InFlight, Move, NodeState, PastMove, Pressure, Snapshot, TrailPoint,
+    Candidate, GuestState, HaRule, HandsOff, InFlight, Move, NodeState, PastMove, Pressure, Snapshot,
+    TrailPoint,
 };
 pub use stays::{GuestStay, NodeStay};
 

@@ -178,7 +178,7 @@ impl<'a> Planner<'a> {
     }
 
     /// For moves from a node.
-    fn context(&self, source: usize) -> Context<'_> {
+    pub(crate) fn context(&self, source: usize) -> Context<'_> {
         Context {
             snapshot: &self.snapshot,
             fleet: &self.fleet,

@@ -1,5 +1,6 @@
 //! A run with everything it was made of, so that it can be made again.
 
+use evenkeel_common::fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -130,13 +131,8 @@ fn canonical(value: &Value) -> String {
     }
 }
 
-/// # Source
-/// FNV-1a, draft-eastlake-fnv, 128-bit prime and offset basis.
 fn fnv128(bytes: &[u8]) -> String {
-    const PRIME: u128 = (1 << 88) + 0x13b;
-    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    let hash = bytes.iter().fold(BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME));
-    format!("{hash:032x}")
+    format!("{:032x}", fingerprint::fnv128(bytes))
 }
 
 fn compare(path: &str, stored: Option<&Value>, replayed: Option<&Value>, out: &mut Vec<Difference>) {

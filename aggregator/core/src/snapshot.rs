@@ -43,6 +43,29 @@ pub struct Snapshot {
     /// Others who move guests to balance the cluster.
     #[serde(default)]
     pub others: Vec<OtherBalancer>,
+    /// What is not to be started though it may be decided.
+    #[serde(default)]
+    pub hands_off: Vec<HandsOff>,
+}
+
+/// A reason to start no migration: breakers, switches, what failed a moment ago.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandsOff {
+    /// None from or to this node; `None` = any node.
+    pub node: Option<NodeId>,
+    /// None of this guest; `None` = any guest.
+    pub guest: Option<Vmid>,
+    /// Why.
+    pub why: Reason,
+}
+
+impl HandsOff {
+    /// Whether it holds for a move.
+    #[must_use]
+    pub fn concerns(&self, guest: Vmid, source: &NodeId, target: &NodeId) -> bool {
+        self.guest.is_none_or(|only| only == guest)
+            && self.node.as_ref().is_none_or(|only| only == source || only == target)
+    }
 }
 
 /// A node. Loads are means over the last minute or so, not single seconds.

@@ -103,6 +103,7 @@ fn read(folder: &Path, name: &str) -> Snapshot {
         pve_rebalances: false,
         utc_offset_s: 0,
         others: vec![],
+        hands_off: vec![],
     }
 }
 

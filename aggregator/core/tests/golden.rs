@@ -34,7 +34,31 @@ use evenkeel_core::{Explained, RunRecord, Snapshot, decide, explain, replay};
 use scenario::scenarios;
 
 /// Codes that the core never says by itself and is never handed: the daemon stops before it is asked.
-const OF_THE_DAEMON: &[&str] = &["no_pve_inventory", "not_configured"];
+const OF_THE_DAEMON: &[&str] = &[
+    "no_pve_inventory",
+    "not_configured",
+    "no_execute",
+    "no_exec_token",
+    "starting",
+    "unresolved",
+    "breaker_open",
+    "breaker_trial",
+    "backup_running",
+    "refused_lately",
+    "guest_elsewhere",
+    "another_guest",
+    "pve_objects",
+    "rejected",
+    "superseded",
+    "evacuating",
+    "expired",
+    "approved",
+    "under_way",
+    "arrived",
+    "migration_failed",
+    "not_accepted",
+    "migration_unknown",
+];
 
 /// Codes of filters that the search never lets it come to: it drops what is not worth it by the same figures. The
 /// filters say them all the same, as `src/golden/filters.rs` shows.

@@ -24,6 +24,7 @@ pub fn cluster(at: Timestamp) -> Result<Snapshot> {
         pve_rebalances: false,
         utc_offset_s: 0,
         others: vec![],
+        hands_off: vec![],
     })
 }
 
