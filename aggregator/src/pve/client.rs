@@ -1,9 +1,10 @@
 //! Asks the API: over verified TLS, within a time and a size, at the next node when one does not answer.
 //!
-//! Reading only. Every call here may be repeated, which is what makes the fail-over safe; the one call that
-//! may not be (starting a migration) has to choose its own rules.
+//! What reads may be repeated, which is what makes the fail-over safe. The one call that may not be, starting a
+//! migration, is made once and at one node.
 
 use std::error::Error as StdError;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,12 +31,32 @@ pub struct PveClient {
     endpoints: Vec<Endpoint>,
     /// Index of the endpoint that answered last.
     preferred: AtomicUsize,
-    authorization: HeaderValue,
-    token_id: String,
+    caller: Caller,
     pins: Option<Arc<Pins>>,
     timeout_secs: u32,
     max_answer_mib: u32,
     startup_warnings: Vec<String>,
+}
+
+/// As whom a call is made.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    authorization: HeaderValue,
+    pub(super) token_id: String,
+}
+
+impl Caller {
+    /// The token of a file, and a warning when others can read it.
+    pub(super) fn read(option: &'static str, path: &Path) -> Result<(Self, Option<String>), PveError> {
+        let (Token { id, secret }, warning) = read_token(path)?;
+        let mut authorization = HeaderValue::from_str(&format!("PVEAPIToken={id}={}", secret.expose()))
+            .map_err(|_| PveError::Config {
+                option,
+                problem: "the token holds characters that no HTTP header can".into(),
+            })?;
+        authorization.set_sensitive(true);
+        Ok((Self { authorization, token_id: id }, warning))
+    }
 }
 
 #[derive(Debug)]
@@ -68,10 +89,7 @@ impl PveClient {
             .into_iter()
             .map(|base| Endpoint { shown: base.as_str().trim_end_matches('/').to_owned(), base })
             .collect();
-        let (Token { id, secret }, warning) = read_token(&config.token_file)?;
-        let mut authorization = HeaderValue::from_str(&format!("PVEAPIToken={id}={}", secret.expose()))
-            .map_err(|_| broken("token_file", "the token holds characters that no HTTP header can".into()))?;
-        authorization.set_sensitive(true);
+        let (caller, warning) = Caller::read("token_file", &config.token_file)?;
         let (trust, pins) = if config.fingerprints.is_empty() {
             (Trust::authority(&config.ca_file)?, None)
         } else {
@@ -91,8 +109,7 @@ impl PveClient {
             http,
             endpoints,
             preferred: AtomicUsize::new(0),
-            authorization,
-            token_id: id,
+            caller,
             pins,
             timeout_secs: config.timeout_secs,
             max_answer_mib: config.max_answer_mib,
@@ -109,7 +126,7 @@ impl PveClient {
     /// Name of the token, `user@realm!tokenid`, without its secret.
     #[must_use]
     pub fn token_id(&self) -> &str {
-        &self.token_id
+        &self.caller.token_id
     }
 
     /// Whether certificates are pinned, so that new ones have to be learned.
@@ -131,11 +148,22 @@ impl PveClient {
     /// # Errors
     /// The first node's error when none answers, else that of the node that did; see [`PveError`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, PveError> {
+        self.get_as(&self.caller, path, query).await
+    }
+
+    /// The same as somebody else.
+    pub(super) async fn get_as<T: DeserializeOwned>(
+        &self,
+        caller: &Caller,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, PveError> {
         let count = self.endpoints.len();
         let start = self.preferred.load(Ordering::Relaxed);
         let mut first_error = None;
         for index in (0..count).map(|step| (start + step) % count) {
-            match self.get_from(&self.endpoints[index], path, query).await {
+            match self.ask(&self.endpoints[index], caller, path, |http, url| http.get(url).query(query)).await
+            {
                 Err(error) if error.another_endpoint_may_help() => {
                     tracing::warn!(cause = error.cause(), %error, "A Proxmox VE node did not answer.");
                     first_error.get_or_insert(error);
@@ -156,23 +184,35 @@ impl PveClient {
         PveError::Decode { call: endpoint.call(path), what: plain(what) }
     }
 
-    async fn get_from<T: DeserializeOwned>(
+    /// Makes a call that changes something, once: at the node that answered last, and at no other.
+    pub(super) async fn post_once<T: DeserializeOwned>(
+        &self,
+        caller: &Caller,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> Result<T, PveError> {
+        let endpoint = &self.endpoints[self.preferred.load(Ordering::Relaxed) % self.endpoints.len()];
+        self.ask(endpoint, caller, path, |http, url| http.post(url).form(form)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
         &self,
         endpoint: &Endpoint,
+        caller: &Caller,
         path: &str,
-        query: &[(&str, &str)],
+        request: impl Fn(&reqwest::Client, Url) -> reqwest::RequestBuilder,
     ) -> Result<T, PveError> {
         let call = endpoint.call(path);
         let mut url = endpoint.base.clone();
         url.set_path(&format!("/api2/json{path}"));
         let limit = Duration::from_secs(self.timeout_secs.into());
-        let request = self.http.get(url).query(query).header(AUTHORIZATION, self.authorization.clone());
+        let request = request(&self.http, url).header(AUTHORIZATION, caller.authorization.clone());
         let response =
             request.timeout(limit).send().await.map_err(|error| self.transport_error(&call, &error))?;
         let status = response.status();
         if status != StatusCode::OK {
             let message = self.error_message(&call, response).await;
-            return Err(self.refusal(call, status, message));
+            return Err(refusal(caller, call, status, message));
         }
         let body = self.body(&call, response).await?;
         serde_json::from_slice::<Envelope<T>>(&body)
@@ -212,22 +252,6 @@ impl PveClient {
         message_of(&body)
     }
 
-    fn refusal(&self, call: Call, status: StatusCode, message: String) -> PveError {
-        match status.as_u16() {
-            401 => PveError::Unauthorized { call, token: self.token_id.clone() },
-            403 => {
-                let repair = permissions::repair_denied(&self.token_id, &message);
-                PveError::Forbidden { call, message, repair }
-            }
-            400 => PveError::BadRequest { call, message },
-            501 => PveError::NotImplemented { call, message },
-            status @ (595 | 596 | 599) => PveError::NodeUnreachable { call, status, message },
-            // What a proxy before Proxmox says when Proxmox is away.
-            status @ (502..=504) => PveError::Unavailable { call, problem: format!("status {status}") },
-            status => by_message(call, status, message),
-        }
-    }
-
     fn transport_error(&self, call: &Call, error: &reqwest::Error) -> PveError {
         let call = call.clone();
         if error.is_timeout() {
@@ -242,6 +266,22 @@ impl PveClient {
             call,
             problem: plain(&innermost.map_or(error.to_string(), ToString::to_string)),
         }
+    }
+}
+
+fn refusal(caller: &Caller, call: Call, status: StatusCode, message: String) -> PveError {
+    match status.as_u16() {
+        401 => PveError::Unauthorized { call, token: caller.token_id.clone() },
+        403 => {
+            let repair = permissions::repair_denied(&caller.token_id, &message);
+            PveError::Forbidden { call, message, repair }
+        }
+        400 => PveError::BadRequest { call, message },
+        501 => PveError::NotImplemented { call, message },
+        status @ (595 | 596 | 599) => PveError::NodeUnreachable { call, status, message },
+        // What a proxy before Proxmox says when Proxmox is away.
+        status @ (502..=504) => PveError::Unavailable { call, problem: format!("status {status}") },
+        status => by_message(call, status, message),
     }
 }
 

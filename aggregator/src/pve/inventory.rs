@@ -14,7 +14,7 @@ use super::ha::Ha;
 use super::permissions::MissingPrivilege;
 use super::resources::{Guest, Node};
 use super::storage::Storage;
-use super::tasks::{EndedTask, MigrationTask};
+use super::tasks::{Backup, EndedTask, MigrationTask};
 
 /// A cluster at one time, as Proxmox tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Inventory {
     pub history: Vec<MigrationTask>,
     /// Tasks of any kind that have ended, as far as Proxmox still announces them: about the last 25 of each node.
     pub tasks: Vec<EndedTask>,
+    /// Backups that are being made.
+    pub backups: Vec<Backup>,
     /// Configurations read so far and still current. A guest without one must not be moved.
     pub configs: BTreeMap<Vmid, Arc<GuestConfig>>,
     /// Seconds that local time is ahead of UTC, by one of its nodes; 0 while that is not known.

@@ -1,4 +1,4 @@
-//! What Proxmox VE says about a cluster, read through its HTTP API.
+//! What Proxmox VE says about a cluster, read through its HTTP API, and the one call that changes it ([`migrate`]).
 //!
 //! Only this module knows the API's shapes; what leaves it is [`inventory::Inventory`], one consistent view of
 //! one cluster. Reading is lenient with types and words (Proxmox mixes numbers and texts, and adds words with
@@ -14,6 +14,7 @@ pub mod ha;
 pub mod inventory;
 mod lenient;
 pub mod local_time;
+pub mod migrate;
 pub mod permissions;
 pub mod reader;
 pub mod resources;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::client::PveClient;
+use super::client::{Caller, PveClient};
 use super::error::PveError;
 use super::lenient::{FromScalar, Scalar};
 
@@ -58,6 +58,25 @@ impl fmt::Display for MissingPrivilege {
 pub async fn check(client: &PveClient) -> Result<Vec<MissingPrivilege>, PveError> {
     let granted: Granted = client.get("/access/permissions", &[]).await?;
     Ok(missing(&granted, client.token_id()))
+}
+
+/// Privileges that a token holds anywhere beyond migrating and looking, as `PRIVILEGE on PATH`.
+///
+/// # Errors
+/// As [`PveClient::get`].
+pub(super) async fn excess(client: &PveClient, caller: &Caller) -> Result<Vec<String>, PveError> {
+    let granted: Granted = client.get_as(caller, "/access/permissions", &[]).await?;
+    Ok(beyond_migrating(&granted))
+}
+
+fn beyond_migrating(granted: &Granted) -> Vec<String> {
+    // What only looks does no harm, in whichever role it comes.
+    let harmless = |privilege: &str| privilege == "VM.Migrate" || privilege.ends_with(".Audit");
+    let of_path = |(path, privileges): (&String, &BTreeMap<String, Scalar>)| {
+        let held = privileges.keys().filter(|privilege| !harmless(privilege));
+        held.map(|privilege| format!("{privilege} on {path}")).collect::<Vec<_>>()
+    };
+    granted.iter().flat_map(of_path).collect()
 }
 
 fn missing(granted: &Granted, token: &str) -> Vec<MissingPrivilege> {
@@ -160,6 +179,15 @@ mod tests {
         );
         let guests = pool.iter().find(|m| m.privilege == "VM.Audit").unwrap();
         assert!(guests.to_string().contains("(it has it on /vms/101, /vms/102 only): guests are left out"));
+    }
+
+    #[test]
+    fn a_token_that_may_do_more_than_migrate_is_told_what() {
+        let fine = granted(&format!(r#"{{"/":{ALL},"/vms":{{"VM.Migrate":1,"VM.GuestAgent.Audit":1}}}}"#));
+        assert_eq!(beyond_migrating(&fine), [""; 0]);
+        let more =
+            granted(r#"{"/":{"VM.Audit":1,"Sys.Modify":1},"/vms/101":{"VM.Migrate":1,"VM.PowerMgmt":0}}"#);
+        assert_eq!(beyond_migrating(&more), ["Sys.Modify on /", "VM.PowerMgmt on /vms/101"]);
     }
 
     #[test]

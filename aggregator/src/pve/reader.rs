@@ -102,7 +102,7 @@ impl InventoryReader {
     pub async fn fetch(&mut self, now: Timestamp) -> Result<Inventory, PveError> {
         let client = Arc::clone(&self.client);
         // Tasks first: a migration that ends in between then still counts as running, not as never having been.
-        let (migrations, tasks) = tasks::list(&client).await?;
+        let tasks::Listed { migrations, ended: tasks, backups } = tasks::list(&client).await?;
         let (membership, resources, crs, ha) = tokio::try_join!(
             cluster::membership(&client),
             resources::read(&client),
@@ -140,6 +140,7 @@ impl InventoryReader {
             running,
             history,
             tasks,
+            backups,
             configs: BTreeMap::new(),
             utc_offset_s,
             warnings,

@@ -192,16 +192,45 @@ struct Row {
     endtime: Option<u32>,
 }
 
-/// Reads the migrations out of the cluster's task list: all running ones, and those ended that the nodes still
-/// announce (about the last 25 tasks of each). Beside them all ended tasks of any kind.
+/// A backup that is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Where.
+    pub node: NodeId,
+    /// Of which guest; `None` for a job that goes from guest to guest.
+    pub guest: Option<Vmid>,
+}
+
+/// Type of the task of a backup.
+const BACKUP: &str = "vzdump";
+
+/// What is read out of the task list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Migrations: all running ones, and those ended that the nodes still announce (about the last 25 tasks of each).
+    pub migrations: Vec<MigrationTask>,
+    /// All ended tasks of any kind, as far as they are announced.
+    pub ended: Vec<EndedTask>,
+    /// Backups that are being made.
+    pub backups: Vec<Backup>,
+}
+
+fn backups(rows: &[Row]) -> Vec<Backup> {
+    let runs = |row: &&Row| row.status.is_none() && row.endtime.is_none();
+    let named = rows.iter().filter(runs).filter_map(|row| row.upid.parse::<Upid>().ok());
+    let backups = named.filter(|upid| upid.kind == BACKUP);
+    backups.map(|upid| Backup { guest: upid.id.parse().ok(), node: upid.node }).collect()
+}
+
+/// Reads the cluster's task list.
 ///
 /// # Errors
 /// As [`PveClient::get`]; [`PveError::Decode`] when a migration can not be understood.
-pub async fn list(client: &PveClient) -> Result<(Vec<MigrationTask>, Vec<EndedTask>), PveError> {
+pub async fn list(client: &PveClient) -> Result<Listed, PveError> {
     let rows: Vec<Row> = client.get(PATH, &[]).await?;
-    let ended = ended(&rows);
+    let (ended, backups) = (ended(&rows), backups(&rows));
     let migrations = collect(rows).map_err(|what| client.misunderstood(PATH, &what))?;
-    Ok((migrations, ended))
+    Ok(Listed { migrations, ended, backups })
 }
 
 fn collect(rows: Vec<Row>) -> Result<Vec<MigrationTask>, String> {
@@ -288,6 +317,22 @@ mod tests {
             "a migration is never passed over"
         );
         assert_eq!(read(r#"[{"upid":"nonsense","type":"vzdump"}]"#).unwrap(), []);
+    }
+
+    #[test]
+    fn backups_that_run_are_told_by_guest_or_for_a_whole_node() {
+        let [of_one, of_all, ended] =
+            [("n1", "110"), ("n2", ""), ("n3", "111")].map(|(node, id)| upid(node, 1, "vzdump", id));
+        let rows = format!(
+            r#"[{{"upid":"{of_one}","type":"vzdump"}},{{"upid":"{of_all}","type":"vzdump"}},
+                {{"upid":"{ended}","type":"vzdump","status":"OK","endtime":5}}]"#
+        );
+        let backup = |node: &str, guest: Option<u32>| Backup {
+            node: NodeId::new(node).unwrap(),
+            guest: guest.map(|guest| Vmid::new(guest).unwrap()),
+        };
+        let rows: Vec<Row> = serde_json::from_str(&rows).unwrap();
+        assert_eq!(backups(&rows), [backup("n1", Some(110)), backup("n2", None)]);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use super::records::{
 };
 use super::tree::{Batch, Coding, Tree};
 use super::trees::{
-    ANOMALIES, ANOMALIES_BY_TIME, BLOCKS, DECISIONS, EVENTS, FEEDBACK, GAPS, HOST_SCORES, MIGRATIONS, MOVES,
-    ROLLUPS, RUNS, SCORES,
+    ANOMALIES, ANOMALIES_BY_TIME, BLOCKS, DECISIONS, EVENTS, FEEDBACK, GAPS, HOST_SCORES, INTENTS,
+    MIGRATIONS, MOVES, ROLLUPS, RUNS, SCORES,
 };
 use super::{Direction, Store};
 
@@ -103,7 +103,8 @@ pub fn expire(
             // Sixty rows an hour of the blocks are six here: they may be kept as long as events are.
             + expire_tree(store, &ROLLUPS, events, |_, _| {})?,
         decisions: expire_tree(store, &DECISIONS, decisions, |_, _| {})?
-            + expire_tree(store, &RUNS, decisions, |_, _| {})?,
+            + expire_tree(store, &RUNS, decisions, |_, _| {})?
+            + expire_tree(store, &INTENTS, decisions, |_, _| {})?,
         moves: expire_tree(store, &MOVES, before(config.moves_days), |_, _| {})?,
         migrations: expire_tree(store, &MIGRATIONS, migrations, |_, _| {})?
             + expire_tree(store, &HOST_SCORES, migrations, |_, _| {})?,

@@ -64,8 +64,12 @@ pub const MIGRATIONS: Tree<MigrationKey, ()> = Tree::new(0x40, "migrations");
 /// Anomaly scores of hosts by day, a row when one changes. Written and read by the history.
 pub const HOST_SCORES: Tree<HostDayKey, HostScoreRecord> = Tree::new(0x41, "host_scores");
 
+/// Migrations that evenkeel starts, each as far as it is; see `crate::execute`. Written by the decision cycle and, for
+/// operators' words, by the server; read by both.
+pub const INTENTS: Tree<DecisionKey, serde_json::Value> = Tree::new(0x50, "intents");
+
 /// All trees, in the order of exports and scrubs.
-pub const ALL: [TreeId; 23] = [
+pub const ALL: [TreeId; 24] = [
     META.id(),
     NODES.id(),
     SERIES.id(),
@@ -89,6 +93,7 @@ pub const ALL: [TreeId; 23] = [
     HISTORY_HEADS.id(),
     MIGRATIONS.id(),
     HOST_SCORES.id(),
+    INTENTS.id(),
 ];
 
 #[cfg(test)]

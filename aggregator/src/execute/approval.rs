@@ -1,0 +1,208 @@
+//! What operators say to proposals: yes, no, or nothing in time.
+
+use std::time::Duration;
+
+use evenkeel_common::id::{DecisionId, NodeId, Vmid};
+use evenkeel_common::reason::Reason;
+use evenkeel_common::time::Timestamp;
+use evenkeel_core::preflight::Purpose;
+
+use super::book::{Book, LogError};
+use super::intent::{Intent, State};
+
+/// Time that an approved evacuation has: its guests leave one after the other.
+const EVACUATION: Duration = Duration::from_hours(24);
+
+/// Why an operator's word does not count.
+#[derive(Debug, thiserror::Error)]
+pub enum ApprovalError {
+    /// There is no such proposal.
+    #[error("{0} waits for nobody's approval: see `evenkeelctl decisions --action awaiting_approval`")]
+    NotProposed(DecisionId),
+    /// It is past that.
+    #[error("{id} is {state} already: {detail}")]
+    Past {
+        /// Which.
+        id: DecisionId,
+        /// Its state.
+        state: &'static str,
+        /// What happened last.
+        detail: String,
+    },
+    /// No run has wanted it for too long.
+    #[error(
+        "{id} is stale: the last run that wanted this move was {minutes} min ago, and after {limit} it no longer counts; \
+         see `evenkeelctl decisions` for what is wanted now"
+    )]
+    Stale {
+        /// Which.
+        id: DecisionId,
+        /// How long ago.
+        minutes: u64,
+        /// How long it counts, in minutes.
+        limit: u64,
+    },
+    /// It could not be kept.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl Book {
+    /// The open proposal of the same move, where a later run repeated it under another number.
+    #[must_use]
+    pub fn proposal_like(&self, guest: Vmid, target: &NodeId) -> Option<DecisionId> {
+        let same = |intent: &&Intent| intent.guest == guest && intent.target == *target;
+        let waiting = self.in_state(&[State::Proposed]);
+        waiting.iter().rev().find(same).map(|intent| intent.id.clone())
+    }
+
+    /// An operator says yes. What was approved is started with the next look at Proxmox VE, if that finds nothing
+    /// against it.
+    ///
+    /// # Errors
+    /// [`ApprovalError`].
+    pub async fn approve(
+        &self,
+        id: &DecisionId,
+        by: &str,
+        at: Timestamp,
+        patience: Duration,
+    ) -> Result<Intent, ApprovalError> {
+        let approve = |intent: &mut Intent| {
+            waits(intent)?;
+            let age = at.since(intent.confirmed_at);
+            if age > patience {
+                let (minutes, limit) = (age.as_secs() / 60, patience.as_secs() / 60);
+                return Err(ApprovalError::Stale { id: intent.id.clone(), minutes, limit });
+            }
+            intent.approved = Some((by.to_owned(), at));
+            intent.enter(at, State::Approved, Reason::Approved { by: by.to_owned() }.to_string());
+            Ok(())
+        };
+        let changed = self.change(id, approve).await?;
+        changed.ok_or_else(|| ApprovalError::NotProposed(id.clone()))
+    }
+
+    /// An operator says no.
+    ///
+    /// # Errors
+    /// [`ApprovalError`].
+    pub async fn reject(
+        &self,
+        id: &DecisionId,
+        by: &str,
+        why: &str,
+        at: Timestamp,
+    ) -> Result<Intent, ApprovalError> {
+        let reject = |intent: &mut Intent| {
+            waits(intent)?;
+            intent.end(at, State::Aborted, Reason::Rejected { by: by.to_owned(), why: why.to_owned() });
+            Ok::<_, ApprovalError>(())
+        };
+        let changed = self.change(id, reject).await?;
+        changed.ok_or_else(|| ApprovalError::NotProposed(id.clone()))
+    }
+
+    /// Ends what was neither approved nor started in time.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn expire(&self, now: Timestamp, patience: Duration) -> Result<(), LogError> {
+        for intent in self.in_state(&[State::Proposed, State::Approved, State::Prepared]) {
+            let approved = intent.approved.as_ref().map(|(_, at)| *at);
+            let since = approved.unwrap_or(intent.confirmed_at);
+            let patience = match intent.purpose {
+                Purpose::Evacuation if approved.is_some() => patience.max(EVACUATION),
+                _ => patience,
+            };
+            if now.since(since) <= patience {
+                continue;
+            }
+            let minutes = u32::try_from(patience.as_secs() / 60).unwrap_or(u32::MAX);
+            let expire = |intent: &mut Intent| {
+                // An operator may have been faster than this look.
+                let meanwhile = intent.approved.as_ref().is_some_and(|(_, at)| now.since(*at) <= patience);
+                if !meanwhile {
+                    let why = Reason::Expired { minutes, approved: intent.approved.is_some() };
+                    intent.end(now, State::Aborted, why);
+                }
+                Ok::<_, LogError>(())
+            };
+            self.change(&intent.id, expire).await?;
+        }
+        Ok(())
+    }
+}
+
+fn waits(intent: &Intent) -> Result<(), ApprovalError> {
+    if intent.state == State::Proposed {
+        return Ok(());
+    }
+    let detail = intent.log.last().map(|step| step.detail.clone()).unwrap_or_default();
+    Err(ApprovalError::Past { id: intent.id.clone(), state: intent.state.name(), detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execute::book::tests::Forgetful;
+    use crate::execute::intent::tests::intent;
+    use std::sync::Arc;
+
+    const PATIENCE: Duration = Duration::from_mins(30);
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_millis(60_000 * minute)
+    }
+
+    /// One proposal of minute 0.
+    fn book() -> (Book, DecisionId) {
+        let intent = intent(0);
+        let id = intent.id.clone();
+        (Book::new(Arc::new(Forgetful::default()), vec![intent], None), id)
+    }
+
+    #[tokio::test]
+    async fn a_proposal_is_approved_once_and_then_no_more() {
+        let (book, id) = book();
+        let approved = book.approve(&id, "ann", at(1), PATIENCE).await.unwrap();
+        assert_eq!((approved.state, approved.approved), (State::Approved, Some(("ann".into(), at(1)))));
+        let again = book.approve(&id, "bob", at(2), PATIENCE).await.unwrap_err().to_string();
+        assert!(again.starts_with("lab-0-1 is approved already: approved by ann"), "{again}");
+        let reject = book.reject(&id, "bob", "", at(2)).await.unwrap_err().to_string();
+        assert!(reject.contains("approved already"), "{reject}");
+        let other: DecisionId = "lab-7-1".parse().unwrap();
+        let none = book.approve(&other, "ann", at(1), PATIENCE).await.unwrap_err().to_string();
+        assert!(none.contains("awaiting_approval"), "{none}");
+    }
+
+    #[tokio::test]
+    async fn what_no_run_has_wanted_for_long_is_stale_and_expires() {
+        let (book, id) = book();
+        let stale = book.approve(&id, "ann", at(31), PATIENCE).await.unwrap_err().to_string();
+        assert!(stale.contains("31 min ago, and after 30"), "{stale}");
+        book.expire(at(30), PATIENCE).await.unwrap();
+        assert_eq!(book.get(&id).unwrap().state, State::Proposed);
+        book.expire(at(31), PATIENCE).await.unwrap();
+        let expired = book.get(&id).unwrap();
+        assert_eq!(expired.state, State::Aborted);
+        assert_eq!(expired.why, Some(Reason::Expired { minutes: 30, approved: false }));
+    }
+
+    #[tokio::test]
+    async fn what_was_approved_has_its_time_from_then_on() {
+        let (book, id) = book();
+        book.approve(&id, "ann", at(29), PATIENCE).await.unwrap();
+        book.expire(at(58), PATIENCE).await.unwrap();
+        assert_eq!(book.get(&id).unwrap().state, State::Approved);
+        book.expire(at(60), PATIENCE).await.unwrap();
+        assert_eq!(book.get(&id).unwrap().why, Some(Reason::Expired { minutes: 30, approved: true }));
+    }
+
+    #[tokio::test]
+    async fn a_no_has_its_author_and_words() {
+        let (book, id) = book();
+        let rejected = book.reject(&id, "ann", "not tonight", at(1)).await.unwrap();
+        assert_eq!(rejected.why.unwrap().to_string(), "rejected by ann: not tonight");
+    }
+}
