@@ -4,8 +4,8 @@ use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["agent", "control", "fleet", "history", "whatif"].map(|name| format!("evenkeel/v1/{name}.proto"));
+    let files = ["agent", "control", "execution", "fleet", "history", "move", "whatif"]
+        .map(|name| format!("evenkeel/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

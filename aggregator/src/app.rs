@@ -10,6 +10,7 @@ use evenkeel_common::id::{ClusterId, InvalidId};
 use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1::agent_server::AgentServer;
 use evenkeel_proto::v1::control_server::ControlServer;
+use evenkeel_proto::v1::execution_server::ExecutionServer;
 use evenkeel_proto::v1::fleet_server::FleetServer;
 use evenkeel_proto::v1::history_server::HistoryServer;
 use evenkeel_proto::v1::whatif_server::WhatifServer;
@@ -30,9 +31,11 @@ use crate::identity::audit::{Audit, AuditError};
 use crate::identity::ca::{Ca, CaError};
 use crate::identity::tokens::{TokenError, Tokens};
 use crate::ingest::{AgentService, AnomalyNews, Counts, Histories, Ledger, Live, Steering, Writer};
+use crate::pve::migrate::Migrator;
 use crate::pve::{InventoryReader, PveClient, PveError};
 use crate::server::auth::AuthLayer;
 use crate::server::control::ControlService;
+use crate::server::execution::ExecutionService;
 use crate::server::fleet::FleetService;
 use crate::server::history::HistoryService;
 use crate::server::whatif::WhatifService;
@@ -112,6 +115,9 @@ pub struct Aggregator {
     tasks: TaskTracker,
 }
 
+/// Name of the file, below the data directory, that forbids every migration while it is there.
+const NO_EXECUTE: &str = "NO_EXECUTE";
+
 /// How long streams may take to end once the aggregator stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -128,7 +134,7 @@ impl Aggregator {
         let audit = Arc::new(Audit::open(&dir.join("audit.log"))?);
         let store: Arc<dyn Store> =
             Arc::new(SledStore::open(&store_dir(&config), &config.store, clock.now())?);
-        let clusters = Arc::new(open_clusters(&config.clusters, store.as_ref())?);
+        let clusters = Arc::new(open_clusters(&config.clusters, &store)?);
         let (stop, failed, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let live = Arc::<Live>::default();
         let steering = Arc::new(Steering::new(authority.secret()));
@@ -188,6 +194,7 @@ impl Parts {
                 store: Arc::clone(&self.store),
                 clock: Arc::clone(&self.clock),
                 pve: pve_side(cluster)?,
+                no_execute: self.config.data_dir.join(NO_EXECUTE),
                 max_skew_ms: self.config.ingest.max_skew_ms.into(),
                 histories: Arc::clone(&self.histories),
             })?;
@@ -297,12 +304,13 @@ pub fn store_dir(config: &AggregatorConfig) -> PathBuf {
 
 fn open_clusters(
     clusters: &[ClusterConfig],
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
 ) -> Result<BTreeMap<ClusterId, Arc<ClusterHandle>>, StartError> {
     let mut handles = BTreeMap::new();
     for cluster in clusters {
         let id = ClusterId::new(&cluster.name)?;
-        handles.insert(id.clone(), Arc::new(ClusterHandle::open(id, cluster.policy.clone(), store)?));
+        let (policy, execute) = (cluster.policy.clone(), cluster.execute.clone());
+        handles.insert(id.clone(), Arc::new(ClusterHandle::open(id, policy, execute, store)?));
     }
     Ok(handles)
 }
@@ -324,7 +332,12 @@ fn pve_side(cluster: &ClusterConfig) -> Result<Option<PveSide>, StartError> {
     }
     let client = PveClient::new(&cluster.pve)
         .map_err(|source| StartError::Pve { cluster: cluster.name.clone(), source: Box::new(source) })?;
-    Ok(Some(PveSide { reader: InventoryReader::new(Arc::new(client)), poll: cluster.pve.poll_interval() }))
+    let client = Arc::new(client);
+    Ok(Some(PveSide {
+        migrator: Migrator::new(Arc::clone(&client), &cluster.execute.token_file),
+        reader: InventoryReader::new(client),
+        poll: cluster.pve.poll_interval(),
+    }))
 }
 
 type Router =
@@ -342,6 +355,7 @@ fn serve(
     tokio::spawn(async move {
         health.set_serving::<AgentServer<AgentService>>().await;
         health.set_serving::<ControlServer<ControlService>>().await;
+        health.set_serving::<ExecutionServer<ExecutionService>>().await;
         health.set_serving::<FleetServer<FleetService>>().await;
         health.set_serving::<HistoryServer<HistoryService>>().await;
         health.set_serving::<WhatifServer<WhatifService>>().await;
@@ -361,6 +375,9 @@ fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(AgentServer::new(agents).max_decoding_message_size(largest))
+        .add_service(
+            ExecutionServer::new(ExecutionService::new(control.clone())).max_decoding_message_size(1 << 20),
+        )
         .add_service(
             WhatifServer::new(WhatifService::new(control.clone())).max_decoding_message_size(1 << 20),
         )

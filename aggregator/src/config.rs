@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use evenkeel_common::config::{Validate, Violation};
 use evenkeel_common::id::ClusterId;
-use evenkeel_core::Policy;
+use evenkeel_core::{Mode, Policy};
 use evenkeel_runtime::log::LogConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::execute::ExecuteConfig;
 use crate::fleet::FleetConfig;
 use crate::history::HistoryConfig;
 use crate::ingest::IngestConfig;
@@ -67,11 +68,18 @@ pub struct ClusterConfig {
     pub pve: PveConfig,
     /// How its migrations are decided.
     pub policy: Policy,
+    /// How those that are decided are started.
+    pub execute: ExecuteConfig,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { name: "main".into(), pve: PveConfig::default(), policy: Policy::default() }
+        Self {
+            name: "main".into(),
+            pve: PveConfig::default(),
+            policy: Policy::default(),
+            execute: ExecuteConfig::default(),
+        }
     }
 }
 
@@ -100,7 +108,18 @@ impl Validate for AggregatorConfig {
                     "a name of its own".to_owned(),
                 ));
             }
-            for part in [cluster.pve.validate(), cluster.policy.validate()] {
+            if cluster.policy.mode != Mode::Advise && cluster.execute.token_file.as_os_str().is_empty() {
+                let allowed = format!(
+                    "the file of a second token, since policy.mode is {:?}; or mode advise",
+                    cluster.policy.mode
+                );
+                wrong.push(Violation::new(
+                    format!("{path}.execute.token_file"),
+                    "\"\"",
+                    allowed.to_lowercase(),
+                ));
+            }
+            for part in [cluster.pve.validate(), cluster.policy.validate(), cluster.execute.validate()] {
                 wrong.extend(part.err().into_iter().flatten().map(|violation| violation.within(&path)));
             }
         }

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod app;
 pub mod config;
 pub mod cycle;
+pub mod execute;
 pub mod fleet;
 pub mod history;
 pub mod identity;

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what it says about itself.
 
 pub mod history;
+pub mod moves;
 pub mod whatif;
 
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ Configuration: the first of --config FILE, $EVENKEEL_CONFIG, ~/.config/evenkeel/
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not reachable, 4 not allowed, 130 interrupted.";
 
-/// Asks the aggregator of evenkeel, explains its decisions, pauses and resumes them.
+/// Asks the aggregator of evenkeel, explains its decisions, approves, pauses and resumes them.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeelctl", version, after_help = AFTER_HELP, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -121,6 +122,20 @@ pub enum Command {
     Replay {
         /// A decision of the run, as `decisions` prints it; without: the last run of --cluster
         decision: Option<DecisionId>,
+    },
+    /// The migrations that evenkeel was to start: how far each is, its way, and what came of it
+    Moves(moves::MovesArgs),
+    /// Let proposed migrations be started; each is looked at once more on fresh data before it is
+    #[command(after_help = moves::APPROVE_HELP)]
+    Approve(moves::ApproveArgs),
+    /// Say no to proposed migrations; their guests are left alone for an hour
+    Reject(moves::RejectArgs),
+    /// Go on after failures, or after a migration of which nobody knows what became of it
+    #[command(after_help = moves::REARM_HELP)]
+    Rearm {
+        /// What was found, for those who read it later
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
     },
     /// Stop migrations from being started, in all clusters or in --cluster
     Pause {

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use evenkeel_proto::v1::control_client::ControlClient;
+use evenkeel_proto::v1::execution_client::ExecutionClient;
 use evenkeel_proto::v1::fleet_client::FleetClient;
 use evenkeel_proto::v1::history_client::HistoryClient;
 use evenkeel_proto::v1::whatif_client::WhatifClient;
@@ -28,6 +29,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// A connection to the aggregator's control service.
 pub struct Client {
     control: ControlClient<Channel>,
+    execution: ExecutionClient<Channel>,
     fleet: FleetClient<Channel>,
     history: HistoryClient<Channel>,
     whatif: WhatifClient<Channel>,
@@ -58,10 +60,11 @@ impl Client {
             .map_err(|_| ConfigError::NoToken(target.token_file.display().to_string()))?;
         bearer.set_sensitive(true);
         let control = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let execution = ExecutionClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         let fleet = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         let history = HistoryClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
         let whatif = WhatifClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { control, fleet, history, whatif, bearer, target })
+        Ok(Self { control, execution, fleet, history, whatif, bearer, target })
     }
 
     /// Where this client is connected to, and as what.
@@ -73,6 +76,12 @@ impl Client {
     #[must_use]
     pub fn fleet(&self) -> FleetClient<Channel> {
         self.fleet.clone()
+    }
+
+    /// The execution service, in the same way.
+    #[must_use]
+    pub fn execution(&self) -> ExecutionClient<Channel> {
+        self.execution.clone()
     }
 
     /// The history service, in the same way.

@@ -11,6 +11,7 @@ mod forecast;
 mod guests;
 mod history;
 mod model;
+mod moves;
 mod nodes;
 mod pages;
 mod profiles;
@@ -96,6 +97,10 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Decisions(args) => decisions::run(context, args).await,
         Command::Explain(args) => explain::run(&context, args).await,
         Command::Replay { decision } => replay::run(&context, decision).await,
+        Command::Moves(args) => moves::run(&context, args).await,
+        Command::Approve(args) => steer::approve(&context, args).await,
+        Command::Reject(args) => steer::reject(&context, args).await,
+        Command::Rearm { why } => steer::rearm(&context, why).await,
         Command::Pause { why } => steer::pause(&context, why).await,
         Command::Resume => steer::resume(&context).await,
         Command::Simulate { command } => simulate::run(&context, command).await,

@@ -1,7 +1,9 @@
 //! The decision cycle of one cluster: inventory, snapshot, core, store, and then the next. Every run is stored with
 //! all it was made of before anyone sees it.
 
+pub mod execution;
 pub mod handle;
+mod hypervisor;
 mod learning;
 mod moves;
 mod others;
@@ -12,6 +14,7 @@ mod trail;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +22,12 @@ use evenkeel_common::guest::GuestProfile;
 use evenkeel_common::id::Vmid;
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
-use evenkeel_core::{Memory, RunRecord};
+use evenkeel_core::{Memory, RunRecord, Snapshot};
 use evenkeel_runtime::clock::{Clock, Ticker};
 use tokio_util::sync::CancellationToken;
 
-pub use handle::{ClusterHandle, ClusterState, Pause};
+use execution::Execution;
+pub use handle::{ClusterHandle, ClusterState, Pause, Rearmed};
 use learning::Learning;
 use moves::Moves;
 use others::Others;
@@ -31,7 +35,10 @@ use outcomes::Outcomes;
 use past::PastReader;
 use trail::Trails;
 
+use crate::execute::LogError;
+use crate::execute::executor::in_flight;
 use crate::ingest::{Histories, Live};
+use crate::pve::migrate::Migrator;
 use crate::pve::resources::GuestStatus;
 use crate::pve::{Inventory, InventoryReader, PveError};
 use crate::store::records::{DecisionKey, RunKey};
@@ -55,6 +62,7 @@ pub struct Cycle {
     outcomes: Outcomes,
     past: PastReader,
     learning: Learning,
+    execution: Option<Execution>,
 }
 
 /// The way to the cluster's API.
@@ -63,6 +71,17 @@ pub struct PveSide {
     pub reader: InventoryReader,
     /// Time between two of them.
     pub poll: Duration,
+    /// Starts migrations.
+    pub migrator: Migrator,
+}
+
+/// Why a cycle can not go on.
+#[derive(Debug, thiserror::Error)]
+enum CycleError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Intent(#[from] LogError),
 }
 
 /// What a cycle needs.
@@ -77,6 +96,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The API, if it is configured.
     pub pve: Option<PveSide>,
+    /// The file that forbids every migration while it is there.
+    pub no_execute: PathBuf,
     /// Most milliseconds a node's clock may be off.
     pub max_skew_ms: u64,
     /// Where what is known of guests from before is kept.
@@ -89,7 +110,7 @@ impl Cycle {
     /// # Errors
     /// Of the store.
     pub fn open(parts: Parts) -> Result<Self, StoreError> {
-        let Parts { handle, live, store, clock, pve, max_skew_ms, histories } = parts;
+        let Parts { handle, live, store, clock, pve, no_execute, max_skew_ms, histories } = parts;
         let moves = Moves::load(store.as_ref(), &handle.id, clock.now())?;
         let last = last_run(store.as_ref(), &handle)?;
         let memory = last.as_ref().map(|record| record.run.memory_out.clone()).unwrap_or_default();
@@ -99,6 +120,8 @@ impl Cycle {
         handle.lock().last_run = last.map(Arc::new);
         let past = PastReader::new(handle.id.clone(), Arc::clone(&live), histories);
         let outcomes = Outcomes::default();
+        let execution =
+            pve.as_ref().map(|pve| Execution::new(&handle, pve.migrator.clone(), no_execute, &clock));
         Ok(Self {
             handle,
             live,
@@ -113,6 +136,7 @@ impl Cycle {
             outcomes,
             past,
             learning,
+            execution,
         })
     }
 
@@ -135,10 +159,10 @@ impl Cycle {
                 next_run = next_multiple(due, interval);
                 self.decide(at).await
             } else {
-                self.look().await.map(drop)
+                self.between(at).await
             };
             if let Err(error) = outcome {
-                tracing::error!(cluster = %self.handle.id, %error, "a run could not be stored, stopping");
+                tracing::error!(cluster = %self.handle.id, %error, "what was decided or done could not be stored, stopping");
                 failed.cancel();
                 return;
             }
@@ -148,7 +172,7 @@ impl Cycle {
     }
 
     /// Reads an inventory and notes the moves it shows.
-    async fn look(&mut self) -> Result<Result<Arc<Inventory>, Reason>, StoreError> {
+    async fn look(&mut self) -> Result<Result<Arc<Inventory>, Reason>, CycleError> {
         let Some(pve) = self.pve.as_mut() else {
             let detail = format!("cluster {} has no pve.endpoints", self.handle.id);
             return Ok(Err(Reason::NotConfigured { detail }));
@@ -156,8 +180,12 @@ impl Cycle {
         match fetch(&mut pve.reader, self.clock.now()).await {
             Ok(inventory) => {
                 let inventory = Arc::new(inventory);
+                let agents = self.live.cluster(&self.handle.id);
+                if let Some(execution) = &self.execution {
+                    execution.follow(&inventory, &snapshot::placements(&agents)).await?;
+                }
                 let mut batch = Batch::new();
-                self.moves.observe(&inventory, &self.handle.id, &mut batch)?;
+                self.moves.observe(&inventory, &self.handle.id, &self.handle.book.all(), &mut batch)?;
                 self.outcomes.observe(&inventory, &self.handle.id, &mut batch)?;
                 self.others.observe(&inventory, pve.reader.client().token_id());
                 if !batch.is_empty() {
@@ -193,28 +221,12 @@ impl Cycle {
         }
     }
 
-    /// One run.
-    async fn decide(&mut self, at: Timestamp) -> Result<(), StoreError> {
+    /// One run, and what follows from it.
+    async fn decide(&mut self, at: Timestamp) -> Result<(), CycleError> {
         let inventory = self.look().await?;
-        let profiles = self.profiles()?;
-        let record = {
-            let agents = self.live.cluster(&self.handle.id);
-            let mut snapshot = snapshot::build(snapshot::Inputs {
-                cluster: &self.handle.id,
-                at,
-                uptime: self.clock.uptime(),
-                agents: &agents,
-                inventory: inventory.as_deref().map_err(Clone::clone),
-                inventory_limit: self.pve.as_ref().map_or(Duration::MAX, |pve| pve.poll * 3),
-                profiles: &profiles,
-                history: self.moves.known(),
-                others: self.others.known(),
-                paused: self.handle.lock().pause.as_ref().map(|pause| pause.why.clone()),
-                max_skew_ms: self.max_skew_ms,
-            });
-            self.trails.follow(&mut snapshot);
-            RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone())
-        };
+        let mut snapshot = self.snapshot(at, inventory.as_deref().map_err(Clone::clone)).await?;
+        self.trails.follow(&mut snapshot);
+        let record = RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone());
         for batch in self.learning.follow(&record.snapshot, &mut self.moves)? {
             self.write(batch).await?;
         }
@@ -228,8 +240,63 @@ impl Cycle {
             suppressed = record.run.suppressed.as_ref().map(ToString::to_string),
             "decision run"
         );
-        self.handle.publish(Arc::new(record));
+        let record = Arc::new(record);
+        self.handle.publish(Arc::clone(&record));
+        if let (Some(execution), Ok(inventory)) = (&self.execution, inventory) {
+            execution.check(&record.snapshot).await?;
+            execution.take_up(&record).await?;
+            self.start(record.snapshot.clone(), &inventory).await?;
+        }
         Ok(())
+    }
+
+    /// A look between two runs, and what may be started on it.
+    async fn between(&mut self, at: Timestamp) -> Result<(), CycleError> {
+        let inventory = self.look().await?;
+        if let Ok(inventory) = inventory
+            && self.execution.as_ref().is_some_and(Execution::has_work)
+        {
+            let snapshot = self.snapshot(at, Ok(&inventory)).await?;
+            self.start(snapshot, &inventory).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, snapshot: Snapshot, inventory: &Inventory) -> Result<(), CycleError> {
+        let seen = snapshot::placements(&self.live.cluster(&self.handle.id));
+        match &self.execution {
+            Some(execution) => Ok(execution.start(snapshot, inventory, &seen).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// What a decision made now would rest on.
+    async fn snapshot(
+        &self,
+        at: Timestamp,
+        inventory: Result<&Inventory, Reason>,
+    ) -> Result<Snapshot, StoreError> {
+        let profiles = self.profiles()?;
+        let hands_off = match &self.execution {
+            Some(execution) => execution.hands_off(inventory.as_ref().ok().copied()).await,
+            None => Vec::new(),
+        };
+        let paused = self.handle.lock().pause.as_ref().map(|pause| pause.why.clone());
+        Ok(snapshot::build(snapshot::Inputs {
+            cluster: &self.handle.id,
+            at,
+            uptime: self.clock.uptime(),
+            agents: &self.live.cluster(&self.handle.id),
+            inventory,
+            inventory_limit: self.pve.as_ref().map_or(Duration::MAX, |pve| pve.poll * 3),
+            profiles: &profiles,
+            history: self.moves.known(),
+            others: self.others.known(),
+            in_flight: in_flight(&self.handle.book),
+            hands_off,
+            paused,
+            max_skew_ms: self.max_skew_ms,
+        }))
     }
 
     /// Stored profiles; the agents' own, newer ones take precedence over them.

@@ -11,6 +11,8 @@ use evenkeel_common::time::Timestamp;
 use evenkeel_core::PastMove;
 use evenkeel_core::learn::Verdict;
 
+use super::execution::{failures, moved_by_us};
+use crate::execute::Intent;
 use crate::pve::Inventory;
 use crate::store::records::MoveKey;
 use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
@@ -65,33 +67,40 @@ impl Moves {
         &mut self,
         inventory: &Inventory,
         cluster: &ClusterId,
+        intents: &[Intent],
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
+        let by = |guest: Vmid, to: &NodeId, at: Timestamp| {
+            if moved_by_us(intents, guest, to, at) { Mover::Evenkeel } else { Mover::Foreign }
+        };
         let by_tasks: Vec<PastMove> = inventory
             .history
             .iter()
             .filter_map(|task| {
-                let to = task.moved_to.clone()?;
+                let (to, at) = (task.moved_to.clone()?, task.ended_at?);
+                let by = by(task.vmid, &to, at);
                 Some(PastMove {
                     guest: task.vmid,
                     from: task.source().clone(),
                     to,
-                    at: task.ended_at?,
-                    by: Mover::Foreign,
+                    at,
+                    by,
                     ok: true,
                     helped: None,
                 })
             })
             .collect();
-        for past in by_tasks {
+        let failures = failures(intents).filter(|past| inventory.taken_at.since(past.at) < LOOK_BACK);
+        for past in by_tasks.into_iter().chain(failures) {
             self.add(past, cluster, batch)?;
         }
         for guest in inventory.guests.values() {
             let before = self.places.insert(guest.vmid, guest.node.clone());
             if let Some(from) = before.filter(|node| *node != guest.node) {
                 let (to, at) = (guest.node.clone(), inventory.taken_at);
+                let by = by(guest.vmid, &to, at);
                 self.add(
-                    PastMove { guest: guest.vmid, from, to, at, by: Mover::Foreign, ok: true, helped: None },
+                    PastMove { guest: guest.vmid, from, to, at, by, ok: true, helped: None },
                     cluster,
                     batch,
                 )?;
@@ -111,7 +120,7 @@ impl Moves {
     fn add(&mut self, past: PastMove, cluster: &ClusterId, batch: &mut Batch) -> Result<(), StoreError> {
         let same = |known: &PastMove| {
             let apart = known.at.since(past.at).max(past.at.since(known.at));
-            known.guest == past.guest && known.to == past.to && apart <= SAME_MOVE
+            known.guest == past.guest && known.to == past.to && known.ok == past.ok && apart <= SAME_MOVE
         };
         if self.known.iter().any(same) {
             return Ok(());

@@ -175,6 +175,7 @@ mod tests {
             running: vec![],
             history: tasks.lines().map(str::trim).filter(|l| !l.is_empty()).enumerate().map(task).collect(),
             tasks: vec![],
+            backups: vec![],
             configs: BTreeMap::new(),
             warnings: vec![],
         }

@@ -13,7 +13,9 @@ use evenkeel_common::sample::Metric;
 use evenkeel_common::time::{Timestamp, Window};
 use evenkeel_common::units::Bytes;
 use evenkeel_core::OtherBalancer;
-use evenkeel_core::snapshot::{GuestState, HaRule, NodeState, PastMove, Pressure, Snapshot};
+use evenkeel_core::snapshot::{
+    GuestState, HaRule, HandsOff, InFlight, NodeState, PastMove, Pressure, Snapshot,
+};
 
 use crate::ingest::live::{GuestLive, NodeCell, NodeLive};
 use crate::ingest::recent::Recent;
@@ -49,6 +51,10 @@ pub struct Inputs<'a> {
     pub history: Vec<PastMove>,
     /// Others who move guests to balance the cluster.
     pub others: Vec<OtherBalancer>,
+    /// Migrations of evenkeel that are under way.
+    pub in_flight: Vec<InFlight>,
+    /// What is not to be started.
+    pub hands_off: Vec<HandsOff>,
     /// Why an operator paused the cluster, if so.
     pub paused: Option<String>,
     /// Most milliseconds a node's clock may be off.
@@ -65,12 +71,13 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
         guests: Vec::new(),
         rules: Vec::new(),
         history: inputs.history.clone(),
-        in_flight: Vec::new(),
+        in_flight: inputs.in_flight.clone(),
         problems: Vec::new(),
         paused: inputs.paused.clone(),
         pve_rebalances: false,
         utc_offset_s: 0,
         others: inputs.others.clone(),
+        hands_off: inputs.hands_off.clone(),
     };
     let inventory = match &inputs.inventory {
         Ok(inventory) => *inventory,
@@ -84,7 +91,7 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
     snapshot.utc_offset_s = inventory.utc_offset_s;
     snapshot.rules =
         inventory.ha.rules.iter().filter(|r| !r.disabled).flat_map(|r| rule(r, inventory)).collect();
-    let seen = placements(&inputs);
+    let seen = placements(inputs.agents);
     let window = Window::ending(inputs.at, LOAD_WINDOW);
     for guest in inventory.guests.values() {
         let mut state = {
@@ -130,7 +137,8 @@ fn doubts(inputs: &Inputs<'_>, inventory: &Inventory) -> Vec<Reason> {
             doubts.push(Reason::PveInventoryPartial { detail: missing.to_string() });
         }
     }
-    for task in inventory.running.iter().filter(|task| task.is_running()) {
+    let own = |guest: Vmid| inputs.in_flight.iter().any(|flight| flight.guest == guest);
+    for task in inventory.running.iter().filter(|task| task.is_running() && !own(task.vmid)) {
         let source = task.source().clone();
         doubts.push(Reason::ForeignMigration { guest: task.vmid, source, target: task.moved_to.clone() });
     }
@@ -138,9 +146,9 @@ fn doubts(inputs: &Inputs<'_>, inventory: &Inventory) -> Vec<Reason> {
 }
 
 /// Where the agents see each running guest.
-fn placements(inputs: &Inputs<'_>) -> BTreeMap<Vmid, Vec<NodeId>> {
+pub(super) fn placements(agents: &BTreeMap<NodeId, std::sync::Arc<NodeCell>>) -> BTreeMap<Vmid, Vec<NodeId>> {
     let mut seen: BTreeMap<Vmid, Vec<NodeId>> = BTreeMap::new();
-    for (node, cell) in inputs.agents {
+    for (node, cell) in agents {
         let live = cell.lock();
         for &vmid in live.guests.keys().filter(|_| !live.is_catching_up()) {
             seen.entry(vmid).or_default().push(node.clone());
@@ -158,6 +166,13 @@ fn dispute(guest: &Guest, seen: &BTreeMap<Vmid, Vec<NodeId>>, inputs: &Inputs<'_
         let live = cell.lock();
         live.received.is_some() && !live.is_catching_up()
     });
+    // While a guest moves, both nodes may have it, or for a moment neither.
+    let moves = inputs.in_flight.iter().find(|flight| flight.guest == guest.vmid);
+    if moves.is_some_and(|flight| {
+        agents.iter().all(|seen| *seen == flight.from || Some(seen) == flight.to.as_ref())
+    }) {
+        return None;
+    }
     let agreed = match (runs, agents.as_slice()) {
         (true, [only]) => *only == guest.node,
         (true, []) => !agent_speaks,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Sees everything but secrets, changes nothing.
     Viewer,
-    /// Runs the daily business: pauses, resumes, imports histories, orders fault drills where agents allow them.
+    /// Runs the daily business: pauses, resumes, approves and rejects migrations, imports histories, orders fault drills where agents allow them.
     Operator,
     /// Everything, the whole store's content included.
     Admin,
@@ -81,6 +81,11 @@ pub const CALLS: &[(&str, Access)] = &[
     ("/evenkeel.v1.Control/Simulate", Access::Token(Role::Operator)),
     ("/evenkeel.v1.Control/ClearDrills", Access::Token(Role::Operator)),
     ("/evenkeel.v1.Control/ListDrills", Access::Token(Role::Viewer)),
+    ("/evenkeel.v1.Execution/Approve", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Execution/Reject", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Execution/Rearm", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Execution/Evacuate", Access::Token(Role::Operator)),
+    ("/evenkeel.v1.Execution/ListMoves", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Fleet/ListScores", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Fleet/ListForecasts", Access::Token(Role::Viewer)),
     ("/evenkeel.v1.Fleet/ListDetectors", Access::Token(Role::Viewer)),

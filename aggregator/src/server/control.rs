@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use evenkeel_common::id::{ClusterId, DecisionId, NodeId, Vmid};
+use evenkeel_common::id::{ClusterId, DecisionId, NodeId};
 use evenkeel_common::time::Timestamp;
-use evenkeel_core::{RunRecord, explain, replay};
+use evenkeel_core::{RunRecord, replay};
 use evenkeel_proto::v1;
 use evenkeel_proto::v1::control_server::Control;
 use evenkeel_runtime::clock::Clock;
@@ -193,22 +193,7 @@ impl Control for ControlService {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let request = request.into_inner();
-        if request.decision.is_empty() {
-            return self.explain_last(&request).map(Response::new);
-        }
-        let id: DecisionId = parse(&request.decision)?;
-        let record = self.record_of(&id).await?;
-        let explained = explain(&record.snapshot, &record.policy, &record.memory_in);
-        let found = explained.run.decisions.iter().find(|decision| decision.id == id);
-        let found = found.ok_or_else(|| no_decision(&id))?;
-        let stays = explained.run.stays.iter().filter(|stay| stay.node == found.recommendation.source);
-        Ok(Response::new(v1::ExplainResponse {
-            decisions: vec![decisions::view(found)],
-            stays: stays.flat_map(|stay| &stay.reasons).map(decisions::reason).collect(),
-            subject: id.to_string(),
-            ..answer_about(&record)
-        }))
+        self.explained(request.into_inner()).await.map(Response::new)
     }
 
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Answer<v1::ReplayResponse> {
@@ -337,63 +322,7 @@ impl ControlService {
         })
     }
 
-    fn explain_last(&self, request: &v1::ExplainRequest) -> Result<v1::ExplainResponse, Status> {
-        let (guest, node) = (vmid(request.vmid)?, optional::<NodeId>(&request.node)?);
-        let cluster = self.cluster_of(request, guest, node.as_ref())?;
-        let record = self.last_run(&cluster)?;
-        let explained = explain(&record.snapshot, &record.policy, &record.memory_in);
-        let run = &explained.run;
-        let about = |decision: &&evenkeel_common::decision::Decision| {
-            let advice = &decision.recommendation;
-            guest.is_none_or(|vmid| advice.guest == vmid)
-                && node.as_ref().is_none_or(|name| advice.source == *name || advice.target == *name)
-        };
-        let stays: Vec<v1::Reason> = if let Some(vmid) = guest {
-            let stays = explained.guests.iter().filter(|stay| stay.guest == vmid);
-            stays.map(|stay| decisions::reason(&stay.reason)).collect()
-        } else {
-            let stays = run.stays.iter().filter(|stay| node.as_ref().is_none_or(|name| stay.node == *name));
-            stays.flat_map(|stay| &stay.reasons).map(decisions::reason).collect()
-        };
-        let subject = match (guest, &node) {
-            (Some(vmid), _) => vmid.to_string(),
-            (None, Some(name)) => name.to_string(),
-            (None, None) => run.cluster.to_string(),
-        };
-        let decisions = run.decisions.iter().filter(about).map(decisions::view).collect();
-        Ok(v1::ExplainResponse { decisions, stays, subject, ..answer_about(&record) })
-    }
-
-    /// The cluster a question is about: the one named, or the only one whose last run knows the guest or node.
-    fn cluster_of(
-        &self,
-        request: &v1::ExplainRequest,
-        guest: Option<Vmid>,
-        node: Option<&NodeId>,
-    ) -> Result<String, Status> {
-        if !request.cluster.is_empty() {
-            return Ok(request.cluster.clone());
-        }
-        let knows = |handle: &&Arc<ClusterHandle>| {
-            handle.lock().last_run.as_ref().is_some_and(|record| {
-                let snapshot = &record.snapshot;
-                guest.is_none_or(|vmid| snapshot.guests.iter().any(|g| g.vmid == vmid))
-                    && node.is_none_or(|name| snapshot.nodes.iter().any(|n| n.id == *name))
-                    && !snapshot.nodes.is_empty()
-            })
-        };
-        let known: Vec<_> = self.clusters.values().filter(knows).collect();
-        match known.as_slice() {
-            [only] => Ok(only.id.to_string()),
-            [] if guest.is_none() && node.is_none() => Ok(String::new()),
-            [] => {
-                Err(Status::not_found("no cluster's last run knows it: see `evenkeelctl guests` and `nodes`"))
-            }
-            _ => Err(Status::invalid_argument("several clusters have one: name the cluster with --cluster")),
-        }
-    }
-
-    async fn record_of(&self, id: &DecisionId) -> Result<RunRecord, Status> {
+    pub(super) async fn record_of(&self, id: &DecisionId) -> Result<RunRecord, Status> {
         let key = RunKey { cluster: id.cluster.clone(), run_s: id.run_s };
         let value = self.off(move |this| trees::RUNS.get(this.store.as_ref(), &key)).await?;
         let value = value.ok_or_else(|| no_decision(id))?;
@@ -403,7 +332,7 @@ impl ControlService {
     }
 
     /// Changes one or all clusters, and writes down who did.
-    async fn change(
+    pub(super) async fn change(
         &self,
         only: &str,
         call: &'static str,
@@ -444,17 +373,6 @@ impl ControlService {
     }
 }
 
-/// The part of an explanation that is the same for every subject.
-fn answer_about(record: &RunRecord) -> v1::ExplainResponse {
-    let run = &record.run;
-    v1::ExplainResponse {
-        run_ms: Some(run.at.as_millis()),
-        suppressed: run.suppressed.as_ref().map(decisions::reason),
-        scores: run.scores.iter().map(|score| (score.node.to_string(), score.score.get())).collect(),
-        ..v1::ExplainResponse::default()
-    }
-}
-
 fn warnings(clusters: &[v1::ClusterStatus], damaged: u64, fleet: Vec<String>) -> Vec<String> {
     let mut warnings = Vec::new();
     if damaged > 0 {
@@ -484,6 +402,6 @@ fn warnings(clusters: &[v1::ClusterStatus], damaged: u64, fleet: Vec<String>) ->
     warnings
 }
 
-fn no_decision(id: &DecisionId) -> Status {
+pub(super) fn no_decision(id: &DecisionId) -> Status {
     Status::not_found(format!("no decision {id} is kept: see `evenkeelctl decisions --since 7d`"))
 }

@@ -3,6 +3,8 @@
 pub mod auth;
 pub mod control;
 mod drills;
+pub mod execution;
+mod explain;
 mod export;
 pub mod fleet;
 pub mod history;

@@ -25,6 +25,9 @@ pub enum WhatifCommand {
     Drain {
         /// The node
         node: NodeId,
+        /// Propose its moves, each to be approved: `evenkeelctl approve --all-from NODE`
+        #[arg(long)]
+        propose: bool,
     },
     /// The best node for a new guest, for scripts and provisioning tools; fails when it fits nowhere
     #[command(after_help = PLACE_HELP)]

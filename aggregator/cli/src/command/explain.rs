@@ -3,7 +3,7 @@
 use evenkeel_proto::v1::{Decision, ExplainRequest, ExplainResponse, Reason};
 
 use super::decisions::because;
-use super::{Context, guest_label, node_or_all, or_dash, vmid_or_all};
+use super::{Context, guest_label, moves, node_or_all, or_dash, vmid_or_all};
 use crate::args::ExplainArgs;
 use crate::error::CliError;
 use crate::render::page::Page;
@@ -65,6 +65,11 @@ pub async fn run(context: &Context, args: ExplainArgs) -> Result<(), CliError> {
 
 fn page(screen: &Screen, subject: Subject, answer: &ExplainResponse, now_ms: i64) -> String {
     let mut page = Page::new(screen);
+    // A move that no run decided, but an operator.
+    if let ([moved], []) = (answer.moves.as_slice(), answer.decisions.as_slice()) {
+        moves::full(&mut page, screen, moved, now_ms);
+        return page.finish();
+    }
     // A decision about the guest is its own headline; a node or a run needs another.
     let headed = matches!(subject, Subject::Decision | Subject::Guest) && !answer.decisions.is_empty();
     if !headed {
@@ -91,6 +96,9 @@ fn page(screen: &Screen, subject: Subject, answer: &ExplainResponse, now_ms: i64
             for decision in &answer.decisions {
                 page.gap();
                 full(&mut page, screen, decision, now_ms);
+                if let Some(moved) = answer.moves.iter().find(|moved| moved.id == decision.id) {
+                    moves::way(&mut page, screen, moved, now_ms);
+                }
             }
         }
     }

@@ -125,6 +125,17 @@ fn details(page: &mut Page<'_>, screen: &Screen, cluster: &ClusterStatus, now_ms
     if !actions.is_empty() {
         fields.push(("actions", actions.join(", ")));
     }
+    if cluster.moves_waiting > 0 {
+        let waiting = counted(cluster.moves_waiting, "migration");
+        fields.push(("waiting", format!("{waiting} for approval; see `evenkeelctl moves --state proposed`")));
+    }
+    if cluster.moves_under_way > 0 {
+        let moves = counted(cluster.moves_under_way, "migration");
+        fields.push(("under way", format!("{moves}; see `evenkeelctl moves --open`")));
+    }
+    for held in &cluster.held {
+        fields.push(("held", held.clone()));
+    }
     if !cluster.inventory_detail.is_empty() {
         fields.push(("inventory", cluster.inventory_detail.clone()));
     }

@@ -88,15 +88,17 @@ pub fn of_word(word: &str) -> Tone {
         return *tone;
     }
     match word {
-        "pass" | "healthy" | "normal" | "active" | "good" | "online" | "running" | "ok" | "agreed" => {
-            Tone::Green
-        }
+        "pass" | "healthy" | "normal" | "active" | "good" | "online" | "running" | "ok" | "agreed"
+        | "done" => Tone::Green,
         "critical" | "high" | "damaged" | "bad" | "silent" | "offline" | "unreachable" | "disputed" => {
             Tone::Red
         }
         "warning" | "elevated" | "degraded" | "stale" | "maintenance" | "paused" | "agent_only"
         | "pve_only" | "open" => Tone::Amber,
-        "not_enabled" | "not_asked" | "stopped" | "never_seen" | "closed" | "none" | "unknown" => Tone::Faint,
+        "approved" | "prepared" | "submitting" | "submitted" | "verifying" => Tone::Blue,
+        "proposed" => Tone::Magenta,
+        "aborted" | "not_enabled" | "not_asked" | "stopped" | "never_seen" | "closed" | "none"
+        | "unknown" => Tone::Faint,
         _ => Tone::Normal,
     }
 }

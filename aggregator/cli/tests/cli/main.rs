@@ -6,5 +6,6 @@ mod export;
 mod failures;
 mod golden;
 mod history;
+mod moves;
 mod support;
 mod watching;

@@ -5,6 +5,7 @@ pub mod decisions;
 pub mod fleet;
 pub mod guests;
 pub mod history;
+pub mod moves;
 pub mod nodes;
 pub mod status;
 pub mod whatif;

@@ -5,6 +5,7 @@ use evenkeel_proto::v1;
 
 use super::{ClusterView, count};
 use crate::cycle::ClusterHandle;
+use crate::execute::State;
 
 /// Status of one cluster. `gaps` is the number of gap records kept.
 #[must_use]
@@ -45,8 +46,13 @@ pub fn cluster(view: &ClusterView, gaps: u64) -> v1::ClusterStatus {
         }
         (None, None) => shown.inventory = "none".into(),
     }
+    let intents = handle.book.all();
+    shown.moves_waiting = count(intents.iter().filter(|intent| intent.state == State::Proposed).count());
+    shown.moves_under_way = count(intents.iter().filter(|intent| intent.state.is_under_way()).count());
     if let Some(record) = &state.last_run {
         let run = &record.run;
+        let of_all = record.snapshot.hands_off.iter().filter(|off| off.guest.is_none());
+        shown.held = of_all.map(|off| off.why.to_string()).collect();
         shown.last_run_ms = Some(run.at.as_millis());
         shown.last_run = run.suppressed.as_ref().map_or_else(|| run.summary.to_string(), ToString::to_string);
         shown.actions = run.summary.0.iter().map(|(action, n)| (action.to_string(), *n)).collect();

@@ -1,9 +1,9 @@
 //! `whatif drain`: the evacuation of a node, or what is in its way.
 
 use evenkeel_common::id::NodeId;
-use evenkeel_proto::v1::{DrainRequest, DrainResponse};
+use evenkeel_proto::v1::{DrainRequest, DrainResponse, EvacuateRequest};
 
-use super::super::{Context, guest_label};
+use super::super::{Context, guest_label, moves};
 use super::{list, no_answer, plan, sentence, told};
 use crate::error::CliError;
 use crate::render::page::Page;
@@ -12,7 +12,10 @@ use crate::render::tone::Tone;
 use crate::render::{Screen, counted, plain};
 
 /// Asks and shows; a node that can not be emptied is a failure.
-pub async fn run(context: &Context, node: NodeId) -> Result<(), CliError> {
+pub async fn run(context: &Context, node: NodeId, propose: bool) -> Result<(), CliError> {
+    if propose {
+        return self::propose(context, node).await;
+    }
     let question = DrainRequest { cluster: context.cluster.clone(), node: node.to_string() };
     let mut whatif = context.client.whatif();
     let answer = context.client.ask(question, async |_, request| whatif.drain(request).await).await?;
@@ -28,6 +31,29 @@ pub async fn run(context: &Context, node: NodeId) -> Result<(), CliError> {
         }
     };
     Err(CliError::Failed(why))
+}
+
+/// Makes a proposal of each move; what can not leave stays, and the plan without `--propose` says why.
+async fn propose(context: &Context, node: NodeId) -> Result<(), CliError> {
+    let question = EvacuateRequest { cluster: context.cluster.clone(), node: node.to_string() };
+    let mut execution = context.client.execution();
+    let answer = context.client.ask(question, async |_, request| execution.evacuate(request).await).await?;
+    let now_ms = context.client.status().await?.now_ms;
+    context.show(&answer, |screen| {
+        let mut page = Page::new(screen);
+        let moves = counted(answer.moves.len() as u64, "migration");
+        page.line(Tone::Strong, &format!("Proposed to empty {node}: {moves}."));
+        if !answer.moves.is_empty() {
+            page.table(&moves::table(&answer.moves, now_ms));
+            page.gap();
+            let then = format!(
+                "`evenkeelctl approve --all-from {node}` starts them, one after the other. Put {node} into HA \
+                 maintenance too, or what balances the cluster may fill it again."
+            );
+            page.line(Tone::Normal, &then);
+        }
+        page.finish()
+    })
 }
 
 fn page(screen: &Screen, answer: &DrainResponse) -> String {

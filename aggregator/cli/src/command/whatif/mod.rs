@@ -18,7 +18,7 @@ use crate::render::tone::Tone;
 pub async fn run(context: &Context, command: WhatifCommand) -> Result<(), CliError> {
     match command {
         WhatifCommand::Balance { restarts } => balance::run(context, restarts).await,
-        WhatifCommand::Drain { node } => drain::run(context, node).await,
+        WhatifCommand::Drain { node, propose } => drain::run(context, node, propose).await,
         WhatifCommand::Place(args) => place::run(context, args).await,
         WhatifCommand::Replay(args) => replay::run(context, args).await,
     }

@@ -383,6 +383,7 @@ pub fn explain(question: &ExplainRequest) -> Result<ExplainResponse, Status> {
         run_ms,
         suppressed: None,
         scores,
+        moves: Vec::new(),
     };
     if !decision.is_empty() {
         let found = all.into_iter().find(|d| d.id == *decision);

@@ -1,6 +1,7 @@
 //! An aggregator of canned answers behind real TLS and tokens, and the binary run against it.
 
 pub mod canned;
+pub mod execution;
 mod fleet;
 mod history;
 mod whatif;
@@ -11,6 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use evenkeel_proto::v1::control_server::{Control, ControlServer};
+use evenkeel_proto::v1::execution_server::ExecutionServer;
 use evenkeel_proto::v1::fleet_server::FleetServer;
 use evenkeel_proto::v1::history_server::HistoryServer;
 use evenkeel_proto::v1::whatif_server::WhatifServer;
@@ -69,6 +71,7 @@ impl Aggregator {
                     .tls_config(ServerTlsConfig::new().identity(identity))
                     .unwrap()
                     .add_service(ControlServer::new(fake))
+                    .add_service(ExecutionServer::new(execution::FakeExecution))
                     .add_service(FleetServer::new(fleet::FakeFleet))
                     .add_service(HistoryServer::new(history::FakeHistory))
                     .add_service(WhatifServer::new(whatif::FakeWhatif))

@@ -1,0 +1,288 @@
+//! The executor's place in the cycle: what it sees, where its intents are kept, and what follows from them for
+//! snapshots and history.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_common::decision::{Action, Mover};
+use evenkeel_common::id::{ClusterId, NodeId, Vmid};
+use evenkeel_common::reason::Reason;
+use evenkeel_common::time::Timestamp;
+use evenkeel_core::{HandsOff, Mode, PastMove, RunRecord, Snapshot};
+use evenkeel_runtime::clock::Clock;
+
+use super::handle::ClusterHandle;
+use super::hypervisor::{ClusterSwitches, Proxmox};
+use crate::execute::holds::holds;
+use crate::execute::view::{Placed, Task};
+use crate::execute::{Book, Executor, Hypervisor, Intent, IntentLog, LogError, State, View};
+use crate::pve::Inventory;
+use crate::pve::inventory::Warning;
+use crate::pve::migrate::Migrator;
+use crate::pve::resources::NodeStatus;
+use crate::pve::tasks::{MigrationKind, TaskOutcome};
+use crate::store::records::DecisionKey;
+use crate::store::{Batch, Direction, KeyRange, OnDamage, Store, StoreError, trees};
+
+/// Before the call and after the end, how far a move may be from its intent and still be it: clocks differ.
+const NEAR: Duration = Duration::from_mins(5);
+
+/// Executes for one cluster.
+pub struct Execution {
+    executor: Executor<Proxmox>,
+    started: Duration,
+}
+
+impl Execution {
+    /// Takes up what the handle's book holds. `no_execute`: the file that forbids every start.
+    #[must_use]
+    pub fn new(
+        handle: &Arc<ClusterHandle>,
+        migrator: Migrator,
+        no_execute: PathBuf,
+        clock: &Arc<dyn Clock>,
+    ) -> Self {
+        let executor = Executor {
+            book: Arc::clone(&handle.book),
+            gate: Arc::clone(&handle.gate),
+            hypervisor: Proxmox::new(migrator, Arc::clone(clock)),
+            switches: Arc::new(ClusterSwitches { handle: Arc::clone(handle), no_execute }),
+            policy: handle.policy.clone(),
+            config: handle.execute.clone(),
+            clock: Arc::clone(clock),
+        };
+        Self { executor, started: clock.uptime() }
+    }
+
+    /// Follows what is under way, as far as an inventory can be relied on. `seen`: where agents see guests.
+    ///
+    /// # Errors
+    /// [`LogError`]: nothing may be started any more.
+    pub async fn follow(
+        &self,
+        inventory: &Inventory,
+        seen: &BTreeMap<Vmid, Vec<NodeId>>,
+    ) -> Result<(), LogError> {
+        match view(inventory, seen) {
+            Some(view) => self.executor.follow(&view).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes up what a run decided.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn take_up(&self, record: &RunRecord) -> Result<(), LogError> {
+        self.executor.take_up(record).await
+    }
+
+    /// Looks at what came of migrations a while after they were done.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn check(&self, snapshot: &Snapshot) -> Result<(), LogError> {
+        self.executor.check(snapshot).await
+    }
+
+    /// Whether something may be to start.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.executor.has_work()
+    }
+
+    /// Starts what may be started. Snapshot, inventory and `seen` have to be of one fresh look.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn start(
+        &self,
+        snapshot: Snapshot,
+        inventory: &Inventory,
+        seen: &BTreeMap<Vmid, Vec<NodeId>>,
+    ) -> Result<(), LogError> {
+        match view(inventory, seen) {
+            Some(view) => self.executor.start(snapshot, &view).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is not to be started, besides what the whole cluster is paused for. Nothing is said in mode advise, where
+    /// nothing is started anyway.
+    pub async fn hands_off(&self, inventory: Option<&Inventory>) -> Vec<HandsOff> {
+        let executor = &self.executor;
+        if executor.policy.mode == Mode::Advise {
+            return Vec::new();
+        }
+        let all = |why: Reason| HandsOff { node: None, guest: None, why };
+        let mut off = Vec::new();
+        let switched = executor.switches.off().filter(|why| !matches!(why, Reason::Paused { .. }));
+        off.extend(switched.map(all));
+        off.extend(executor.hypervisor.caller().await.err().map(all));
+        let since = executor.clock.uptime().saturating_sub(self.started);
+        let left = executor.config.quiet().saturating_sub(since);
+        if !left.is_zero() {
+            off.push(all(Reason::Starting { seconds_left: left.as_secs().max(1) }));
+        }
+        off.extend(holds(&executor.book, executor.config.rest(), executor.clock.now()));
+        for backup in inventory.into_iter().flat_map(|inventory| &inventory.backups) {
+            let (node, guest) = (backup.node.clone(), backup.guest);
+            let why = Reason::BackupRunning { node: node.clone(), guest };
+            off.push(HandsOff { node: Some(node).filter(|_| guest.is_none()), guest, why });
+        }
+        off
+    }
+}
+
+/// What can be relied on: nothing, where the token does not see everything or no majority is there.
+fn view(inventory: &Inventory, seen: &BTreeMap<Vmid, Vec<NodeId>>) -> Option<View> {
+    let partial = inventory.warnings.iter().any(|warning| matches!(warning, Warning::PartialView(_)));
+    if partial || !inventory.quorate {
+        return None;
+    }
+    let placed = inventory.guests.values().map(|guest| {
+        let placed = Placed {
+            node: guest.node.clone(),
+            seen_on: seen.get(&guest.vmid).cloned().unwrap_or_default(),
+            lock: guest.lock.clone(),
+            identity: inventory.configs.get(&guest.vmid).and_then(|config| config.identity.clone()),
+            ha: inventory.ha.services.get(&guest.vmid).map(|service| service.state.to_string()),
+        };
+        (guest.vmid, placed)
+    });
+    let tasks = inventory.history.iter().chain(&inventory.running).map(|task| Task {
+        upid: task.upid.to_string(),
+        node: task.source().clone(),
+        guest: task.vmid,
+        request: task.kind == MigrationKind::HaRequest,
+        user: task.upid.user.clone(),
+        started: task.upid.started_at,
+        ended: task.ended_at.map(|at| (at, failure(&task.outcome))),
+    });
+    let mut tasks: Vec<Task> = tasks.collect();
+    tasks.sort_by(|a, b| (a.started, &a.upid).cmp(&(b.started, &b.upid)));
+    let online = inventory.nodes.values().filter(|node| node.status == NodeStatus::Online);
+    Some(View {
+        at: inventory.taken_at,
+        guests: placed.collect(),
+        tasks,
+        online: online.map(|node| node.id.clone()).collect(),
+    })
+}
+
+fn failure(outcome: &TaskOutcome) -> Option<String> {
+    match outcome {
+        TaskOutcome::Failed(words) => Some(words.clone()),
+        TaskOutcome::Running | TaskOutcome::Ok | TaskOutcome::Warnings(_) => None,
+    }
+}
+
+/// Whether evenkeel moved a guest to a node at a time.
+pub(super) fn moved_by_us(book: &[Intent], guest: Vmid, to: &NodeId, at: Timestamp) -> bool {
+    book.iter().any(|intent| {
+        let own = intent.guest == guest || intent.along.contains(&guest);
+        let Some(from) = intent.submitted_at.filter(|_| own && intent.target == *to) else { return false };
+        at >= from.before(NEAR) && intent.ended_at().is_none_or(|end| at <= end.after(NEAR))
+    })
+}
+
+/// Migrations of evenkeel that Proxmox VE began and that came to nothing, as the history has them.
+pub(super) fn failures(book: &[Intent]) -> impl Iterator<Item = PastMove> {
+    let failed = |intent: &&Intent| {
+        intent.state == State::Failed && !matches!(intent.why, Some(Reason::NotAccepted { .. }))
+    };
+    book.iter().filter(failed).filter_map(|intent| {
+        Some(PastMove {
+            guest: intent.guest,
+            from: intent.source.clone(),
+            to: intent.target.clone(),
+            at: intent.ended_at()?,
+            by: Mover::Evenkeel,
+            ok: false,
+            helped: None,
+        })
+    })
+}
+
+/// The intents of a cluster that the store has.
+///
+/// # Errors
+/// Of the store. A damaged intent is an error too: what it may have started is not known.
+pub(super) fn load(store: &dyn Store, cluster: &ClusterId) -> Result<Vec<Intent>, StoreError> {
+    let (mut intents, mut unreadable) = (Vec::new(), None);
+    trees::INTENTS.scan(
+        store,
+        &KeyRange::under(cluster),
+        Direction::Forward,
+        OnDamage::Fail,
+        |key, value| {
+            match serde_json::from_value(value) {
+                Ok(intent) => intents.push(intent),
+                Err(error) => unreadable = Some((key, error.to_string())),
+            }
+            ControlFlow::Continue(())
+        },
+    )?;
+    if let Some((key, error)) = unreadable {
+        tracing::error!(%cluster, ?key, error, "an intent was stored by another version and is left out");
+    }
+    Ok(intents)
+}
+
+/// Keeps intents, and what they mean for the decisions they come from.
+pub(super) struct StoreLog {
+    pub(super) store: Arc<dyn Store>,
+}
+
+impl IntentLog for StoreLog {
+    fn keep(&self, intent: &Intent) -> Result<(), LogError> {
+        self.write(intent).map_err(|error| LogError(error.to_string()))
+    }
+}
+
+impl StoreLog {
+    fn write(&self, intent: &Intent) -> Result<(), StoreError> {
+        let (cluster, run_s, number) = (intent.id.cluster.clone(), intent.id.run_s, intent.id.number);
+        let key = DecisionKey { cluster, run_s, number };
+        let value = serde_json::to_value(intent)
+            .map_err(|source| StoreError::Encode { tree: trees::INTENTS.id().name, source })?;
+        let mut batch = Batch::new();
+        batch.put(&trees::INTENTS, &key, &value)?;
+        if let Some(mut decision) = trees::DECISIONS.get(self.store.as_ref(), &key)? {
+            let (action, reason) = fate(intent);
+            decision.action = action;
+            decision.reason = reason.unwrap_or(decision.reason);
+            batch.put(&trees::DECISIONS, &key, &decision)?;
+        }
+        self.store.apply(batch)?;
+        self.store.flush()
+    }
+}
+
+/// What an intent means for its decision; without a reason the one it was made with stands.
+fn fate(intent: &Intent) -> (Action, Option<Reason>) {
+    let approved = intent.approved.as_ref().map(|(by, _)| Reason::Approved { by: by.clone() });
+    match intent.state {
+        State::Proposed => (Action::AwaitingApproval, None),
+        State::Approved | State::Prepared => (Action::Pending, approved),
+        State::Submitting | State::Submitted | State::Running | State::Verifying => {
+            (Action::Pending, Some(Reason::UnderWay { state: intent.state.name().to_owned() }))
+        }
+        State::Done => (Action::Executed, intent.why.clone()),
+        State::Failed | State::Unknown => (Action::Failed, intent.why.clone()),
+        State::Aborted => (Action::Skipped, intent.why.clone()),
+    }
+}
+
+/// A book on what the store has.
+pub(super) fn open_book(
+    store: &Arc<dyn Store>,
+    cluster: &ClusterId,
+    rearmed_at: Option<Timestamp>,
+) -> Result<Arc<Book>, StoreError> {
+    let kept = load(store.as_ref(), cluster)?;
+    Ok(Arc::new(Book::new(Arc::new(StoreLog { store: Arc::clone(store) }), kept, rearmed_at)))
+}
