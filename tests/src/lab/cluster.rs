@@ -93,6 +93,7 @@ impl LabCluster {
                 ..PveConfig::default()
             },
             policy: Policy { preset: Preset::Full, mode: Mode::Advise, ..Policy::default() },
+            ..ClusterConfig::default()
         }
     }
 
