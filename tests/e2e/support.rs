@@ -51,6 +51,7 @@ pub fn options(data: &Path) -> Options {
         only_this_host: false,
         port: 0,
         faults: vec![],
+        mode: evenkeel_core::Mode::Advise,
     }
 }
 

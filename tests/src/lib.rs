@@ -6,5 +6,6 @@
 pub mod fake_pve;
 pub mod harness;
 pub mod lab;
+pub mod quick;
 pub mod sim;
 pub mod tree;

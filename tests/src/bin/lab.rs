@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use evenkeel_core::Mode;
 use evenkeel_runtime::log::{self, LogConfig};
 use evenkeel_runtime::shutdown;
 use evenkeel_tests::harness::Site;
@@ -43,6 +44,9 @@ struct Arguments {
     /// @START+LENGTH in seconds after the start, as in silent:pve5@120+60. May be given several times.
     #[arg(long, value_name = "FAULT", conflicts_with = "only_this_host")]
     fault: Vec<Order>,
+    /// What is done with moves in the simulated cluster that pass all filters: advise, approve or auto.
+    #[arg(long, default_value = "advise", value_parser = mode, conflicts_with = "only_this_host")]
+    mode: Mode,
     /// What is logged on standard error.
     #[arg(long, default_value = "warn")]
     log: String,
@@ -74,6 +78,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         only_this_host: arguments.only_this_host,
         port: arguments.port,
         faults: arguments.fault,
+        mode: arguments.mode,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
@@ -115,6 +120,11 @@ fn tell(site: &Site, options: &Options, ctl: &Path) {
         println!("  {ctl} {line}");
     }
     println!("\nDecisions come once a minute. End with Ctrl-C.");
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let word = serde_json::Value::from(text);
+    serde_json::from_value(word).map_err(|_| format!("{text:?} is no mode: write advise, approve or auto"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -13,6 +13,7 @@ use evenkeel_agent::collect::{CollectConfig, NodeSource};
 use evenkeel_aggregator::config::{AggregatorConfig, ClusterConfig};
 use evenkeel_common::id::{ClusterId, NodeId};
 use evenkeel_common::time::Timestamp;
+use evenkeel_core::Mode;
 use evenkeel_runtime::clock::{Clock, SystemClock, VirtualClock, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub port: u16,
     /// What is to go wrong in the simulated cluster.
     pub faults: Vec<Order>,
+    /// What is done with moves that pass.
+    pub mode: Mode,
 }
 
 /// Called once everything runs, with the site.
@@ -229,7 +232,12 @@ fn config(options: &Options, cluster: Option<&LabCluster>) -> AggregatorConfig {
     let mut config =
         AggregatorConfig { listen: ([127, 0, 0, 1], options.port).into(), ..AggregatorConfig::default() };
     config.store.ballast_mib = 0; // A lab is thrown away; it need not survive a full disk.
-    config.clusters.extend(cluster.map(LabCluster::config));
+    config.clusters.extend(cluster.map(|lab| {
+        let mut config = lab.config();
+        config.policy.mode = options.mode;
+        config.execute.token_file = lab.exec_token_file().to_owned();
+        config
+    }));
     config
 }
 
