@@ -1,15 +1,20 @@
-//! Which call gets which answer: token, path, privilege and parameters, checked in Proxmox' order.
+//! How a request comes to its answer: token, call, privilege, node, parameters and subject, looked at in Proxmox'
+//! order. Which calls there are says `calls`.
+
+use std::borrow::Cow;
 
 use axum::extract::Query;
 use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{NodeId, Vmid};
-use http::{Method, Request};
+use http::request::Parts;
+use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
-use super::cluster::{FakeCluster, FakeGuest, FakeNode, FakeToken, PveVersion};
-use super::params::{self, Kind, Param, optional, required};
-use super::{preconditions, render, render_ha, render_tasks, rrd};
+use super::calls::{Answers, CALLS, Call};
+use super::cluster::{FakeCluster, FakeGuest, FakeNode, FakeTask, FakeToken, PveVersion};
+use super::migrate::{self, Order};
+use super::params;
 
 /// An answer before it is sent.
 #[derive(Debug)]
@@ -21,7 +26,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn ok(data: Value) -> Self {
+    pub(super) fn ok(data: Value) -> Self {
         Self { status: 200, reason: "OK".into(), body: Some(json!({ "data": data })) }
     }
 
@@ -40,8 +45,33 @@ impl Answer {
         Self { status: 400, reason: text.into(), body: Some(body) }
     }
 
+    /// A 400 that complains of one parameter.
+    pub(super) fn invalid_parameter(name: &str, problem: &str) -> Self {
+        Self::invalid(Map::from_iter([(name.to_owned(), problem.into())]))
+    }
+
     pub(super) fn text(&self) -> String {
         self.body.as_ref().map(Value::to_string).unwrap_or_default()
+    }
+
+    pub(super) fn data(&self) -> Option<&Value> {
+        self.body.as_ref()?.get("data")
+    }
+
+    /// The text of a refusal, with the parameters it complains of.
+    pub(super) fn complaint(&self) -> String {
+        let errors = self.body.as_ref().and_then(|body| body.get("errors")?.as_object());
+        let each = errors.into_iter().flatten();
+        let told = each.map(|(name, why)| format!(" {name}: {}", why.as_str().unwrap_or_default()));
+        std::iter::once(self.reason.clone()).chain(told).collect()
+    }
+
+    /// Beside the data, how much there is of it in all.
+    pub(super) fn with_total(mut self, total: usize) -> Self {
+        if let Some(body) = self.body.as_mut().and_then(Value::as_object_mut) {
+            body.insert("total".into(), json!(total));
+        }
+        self
     }
 
     /// Changes what a good answer holds.
@@ -53,171 +83,142 @@ impl Answer {
     }
 }
 
+/// A request, as far as an answer depends on it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) authorization: Option<String>,
+    /// From query and body alike.
+    pub(super) parameters: Vec<(String, String)>,
+}
+
+impl Asked {
+    pub(super) fn of(parts: &Parts, body: &[u8]) -> Self {
+        let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut parameters = pairs(&parts.uri);
+        if header(http::header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")) {
+            parameters.extend(from_json(body));
+        } else if let Ok(form) = Uri::try_from(format!("/?{}", String::from_utf8_lossy(body))) {
+            parameters.extend(pairs(&form)); // A form is written like a query.
+        }
+        let authorization = header(http::header::AUTHORIZATION).map(str::to_owned);
+        Self { method: parts.method.clone(), authorization, parameters }
+    }
+}
+
+fn pairs(uri: &Uri) -> Vec<(String, String)> {
+    Query::try_from_uri(uri).map_or_else(|_| Vec::new(), |Query(pairs)| pairs)
+}
+
+/// Values as Perl writes them out: that is what their types are checked on.
+fn from_json(body: &[u8]) -> Vec<(String, String)> {
+    let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let text = |value| match value {
+        Value::Null => None,
+        Value::Bool(flag) => Some(u8::from(flag).to_string()),
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
+    fields.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect()
+}
+
 /// Everything an answer depends on.
 pub(super) struct Context<'a> {
     pub(super) cluster: &'a FakeCluster,
     /// The node that was asked.
     pub(super) local: &'a NodeId,
     pub(super) token: &'a FakeToken,
-    path: &'a str,
-    query: Vec<(String, String)>,
+    /// What the path names, by the names of the call's path.
+    named: Vec<(&'static str, &'a str)>,
+    parameters: &'a [(String, String)],
 }
 
-/// Answers a request to `path` (below `/api2/json`) that reached `local`.
-pub(super) fn answer<B>(cluster: &FakeCluster, local: &NodeId, path: &str, request: &Request<B>) -> Answer {
-    let header = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(given) = header.and_then(|value| value.strip_prefix("PVEAPIToken=")) else {
-        return Answer::bare(401, "No ticket");
-    };
+/// An answer, or why there is none.
+pub(super) type Outcome = Result<Answer, Answer>;
+
+/// What a request comes to.
+enum Verdict {
+    Answer(Answer),
+    Start(Order),
+}
+
+/// Answers a request to `path` (below `/api2/json`) that reached `local`. Only a POST changes the cluster.
+pub(super) fn answer(cluster: &mut FakeCluster, local: &NodeId, path: &str, asked: &Asked) -> Answer {
+    match judge(cluster, local, path, asked) {
+        Ok(Verdict::Answer(answer)) | Err(answer) => answer,
+        Ok(Verdict::Start(order)) => Answer::ok(json!(cluster.start(order))),
+    }
+}
+
+fn judge(cluster: &FakeCluster, local: &NodeId, path: &str, asked: &Asked) -> Result<Verdict, Answer> {
+    let given = asked.authorization.as_deref().and_then(|value| value.strip_prefix("PVEAPIToken="));
+    let given = given.ok_or_else(|| Answer::bare(401, "No ticket"))?;
     let known =
         |token: &&FakeToken| given.split_once('=') == Some((token.id.as_str(), token.secret.as_str()));
-    let Some(token) = cluster.tokens.iter().find(known) else {
-        return Answer::bare(401, "Authentication failed!");
+    let token = cluster.tokens.iter().find(known);
+    let token = token.ok_or_else(|| Answer::bare(401, "Authentication failed!"))?;
+    let segments: Vec<Cow<'_, str>> =
+        path.split('/').map(|part| percent_decode_str(part).decode_utf8_lossy()).collect();
+    let found = CALLS
+        .iter()
+        .filter(|call| call.method == asked.method)
+        .filter(|call| !call.since_9 || cluster.version == PveVersion::V9)
+        .find_map(|call| Some((call, call.named(&segments)?)));
+    let Some((call, named)) = found else {
+        return Err(Answer::error(501, &format!("Method '{} {path}' not implemented", asked.method)));
     };
-    let query = Query::try_from_uri(request.uri()).map_or_else(|_| Vec::new(), |Query(pairs)| pairs);
-    let context = Context { cluster, local, token, path, query };
-    let segments: Vec<String> = path
-        .split('/')
-        .skip(1)
-        .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
-        .collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let answered = match *request.method() {
-        Method::GET => context.get(&segments),
-        Method::POST => context.post(&segments),
-        _ => None,
-    };
-    answered.unwrap_or_else(|| context.not_implemented(request.method())).unwrap_or_else(|refused| refused)
+    Context { cluster, local, token, named, parameters: &asked.parameters }.judge(call)
 }
 
-type Outcome = Result<Answer, Answer>;
-
-const NONE: &[Param] = &[];
-const RRD: &[Param] = &[
-    required("timeframe", Kind::OneOf(&["hour", "day", "week", "month", "year", "decade"])),
-    optional("cf", Kind::OneOf(&["AVERAGE", "MAX"])),
-];
-const RESOURCES: &[Param] = &[optional("type", Kind::OneOf(&["vm", "storage", "node", "sdn"]))];
-const CONFIG: &[Param] = &[optional("current", Kind::Boolean), optional("snapshot", Kind::Text)];
-
 impl Context<'_> {
-    /// `None`: there is no such call.
-    fn get(&self, segments: &[&str]) -> Option<Outcome> {
-        Some(match segments {
-            ["version"] => self.all(NONE, || render::version(self)),
-            ["access", "permissions"] => self
-                .all(&[optional("path", Kind::Text), optional("userid", Kind::Text)], || {
-                    render::permissions(self)
-                }),
-            ["cluster", "status"] => self.audited(NONE, || render::cluster_status(self)),
-            ["cluster", "resources"] => self.all(RESOURCES, || render::resources(self, self.param("type"))),
-            ["cluster", "options"] => self.all(NONE, || render::options(self)),
-            ["cluster", "tasks"] => self.all(NONE, || render_tasks::list(self)),
-            ["cluster", "ha", "resources"] => self
-                .audited(&[optional("type", Kind::OneOf(&["ct", "vm"]))], || render_ha::ha_resources(self)),
-            ["cluster", "ha", "rules"] if self.cluster.version == PveVersion::V9 => self
-                .audited(&[optional("type", Kind::Text), optional("resource", Kind::Text)], || {
-                    render_ha::ha_rules(self)
-                }),
-            ["cluster", "ha", "groups"] => self.audited(NONE, || ()).and_then(|_| self.ha_groups()),
-            ["cluster", "ha", "status", "current"] => self.audited(NONE, || render_ha::ha_current(self)),
-            ["cluster", "ha", "status", "manager_status"] => {
-                self.audited(NONE, || render_ha::ha_manager(self))
-            }
-            ["nodes"] => self.all(NONE, || render::nodes(self)),
-            ["nodes", node, rest @ ..] => return self.node(node, rest),
-            _ => return None,
-        })
-    }
-
-    /// Starting a migration is not played yet; that a token may not is.
-    fn post(&self, segments: &[&str]) -> Option<Outcome> {
-        match segments {
-            ["nodes", _, "qemu" | "lxc", vmid, "migrate"] => {
-                self.need(&format!("/vms/{vmid}"), "VM.Migrate").err().map(Err)
-            }
-            _ => None,
+    fn judge(&self, call: &Call) -> Result<Verdict, Answer> {
+        if let Some((path, privilege)) = call.need {
+            self.need(&self.filled(path), privilege)?;
         }
-    }
-
-    fn node(&self, name: &str, rest: &[&str]) -> Option<Outcome> {
-        let on_node = |need: Result<(), Answer>, answer: &dyn Fn(&NodeId, &FakeNode) -> Outcome| {
-            need.and_then(|()| self.reach(name)).and_then(|(id, node)| answer(id, node))
+        let node = match self.named("node") {
+            "" => None,
+            name => Some(self.reach(name)?),
         };
-        let audit = || self.need(&format!("/nodes/{name}"), "Sys.Audit");
-        Some(match rest {
-            ["version"] => on_node(Ok(()), &|_, _| self.all(NONE, || render::version(self))),
-            ["status"] => on_node(audit(), &|_, node| self.all(NONE, || render::node_status(self, node))),
-            ["time"] => on_node(audit(), &|_, _| self.all(NONE, || render::time(self))),
-            ["rrddata"] => on_node(audit(), &|_, node| {
-                self.all(RRD, || rrd::of_node(self, node, self.param("timeframe").unwrap_or_default()))
-            }),
-            ["storage"] => on_node(Ok(()), &|id, _| {
-                let known = ["content", "storage", "target"].map(|name| optional(name, Kind::Text));
-                let flags = ["enabled", "format"].map(|name| optional(name, Kind::Boolean));
-                let known: Vec<Param> = known.into_iter().chain(flags).collect();
-                self.all(&known, || render::node_storages(self, id))
-            }),
-            ["tasks", upid, "status"] => on_node(Ok(()), &|_, _| self.task(upid)),
-            ["qemu"] => on_node(Ok(()), &|id, _| {
-                self.all(&[optional("full", Kind::Boolean)], || {
-                    render::node_guests(self, id, GuestKind::Qemu)
-                })
-            }),
-            ["lxc"] => {
-                on_node(Ok(()), &|id, _| self.all(NONE, || render::node_guests(self, id, GuestKind::Lxc)))
-            }
-            ["qemu", vmid, rest @ ..] => return self.guest(name, GuestKind::Qemu, vmid, rest),
-            ["lxc", vmid, rest @ ..] => return self.guest(name, GuestKind::Lxc, vmid, rest),
-            _ => return None,
-        })
-    }
-
-    fn guest(&self, node: &str, kind: GuestKind, vmid: &str, rest: &[&str]) -> Option<Outcome> {
-        let privilege = if rest == ["migrate"] { "VM.Migrate" } else { "VM.Audit" };
-        let found = || {
-            self.need(&format!("/vms/{vmid}"), privilege)?;
-            self.reach(node)?;
-            self.find(node, kind, vmid)
-        };
-        let on_guest =
-            |answer: &dyn Fn(Vmid, &FakeGuest) -> Outcome| found().and_then(|(id, guest)| answer(id, guest));
-        Some(match rest {
-            ["config"] => on_guest(&|id, guest| self.all(CONFIG, || render::config(self, id, guest))),
-            ["status", "current"] => {
-                on_guest(&|id, guest| self.all(NONE, || render::current(self, id, guest)))
-            }
-            ["rrddata"] => on_guest(&|_, guest| {
-                self.all(RRD, || rrd::of_guest(self, guest, self.param("timeframe").unwrap_or_default()))
-            }),
-            ["migrate"] => on_guest(&|id, guest| {
-                if let Some(lock) = &guest.lock {
-                    let what = if kind == GuestKind::Qemu { "VM" } else { "CT" };
-                    return Err(Answer::error(500, &format!("{what} is locked ({lock})")));
-                }
-                self.all(&[optional("target", Kind::Text)], || preconditions::of(self, id, guest))
-            }),
-            _ => return None,
-        })
-    }
-
-    fn ha_groups(&self) -> Outcome {
-        match self.cluster.version {
-            PveVersion::V8 => Ok(Answer::ok(render_ha::ha_groups(self))),
-            PveVersion::V9 => {
-                Err(Answer::error(500, "cannot index groups: ha groups have been migrated to rules"))
-            }
+        let errors = params::check(self.parameters, call.known, self.cluster.version);
+        if !errors.is_empty() {
+            return Err(Answer::invalid(errors));
         }
+        let answer = match (call.answer, node) {
+            (Answers::Cluster(answer), _) => Answer::ok(answer(self)),
+            (Answers::Checked(answer), _) => answer(self)?,
+            (Answers::Node(answer), Some((id, node))) => Answer::ok(answer(self, id, node)),
+            (Answers::Task(answer), _) => answer(self, self.task()?),
+            (Answers::Guest(kind, answer), Some((id, _))) => {
+                let (vmid, guest) = self.find(id, kind)?;
+                answer(self, vmid, guest)?
+            }
+            (Answers::Migrate(kind), Some((id, _))) => {
+                return migrate::judge(self, id, kind).map(Verdict::Start);
+            }
+            (Answers::Node(_) | Answers::Guest(..) | Answers::Migrate(_), None) => {
+                Answer::error(500, "the path of this call names no node")
+            }
+        };
+        Ok(Verdict::Answer(answer))
     }
 
-    fn task(&self, upid: &str) -> Outcome {
-        let task = self.cluster.tasks.iter().find(|task| task.upid == upid);
-        let task = task.ok_or_else(|| Answer::error(400, "Parameter verification failed."))?;
-        let own = task.user.split('!').next() == self.token.id.split('!').next();
-        if !own {
+    /// What the path names; empty when it does not.
+    fn named(&self, name: &str) -> &str {
+        self.named.iter().find(|(key, _)| *key == name).map(|(_, value)| *value).unwrap_or_default()
+    }
+
+    fn filled(&self, path: &str) -> String {
+        let fill = |path: String, (key, value): &(&str, &str)| path.replace(&format!("{{{key}}}"), value);
+        self.named.iter().fold(path.to_owned(), fill)
+    }
+
+    fn task(&self) -> Result<&FakeTask, Answer> {
+        let task = self.cluster.tasks.iter().find(|task| task.upid == self.named("upid"));
+        let task = task.ok_or_else(|| Answer::invalid_parameter("upid", "no such task"))?;
+        if task.user.split('!').next() != self.token.id.split('!').next() {
             self.need(&format!("/nodes/{}", task.node), "Sys.Audit")?;
         }
-        self.all(NONE, || render_tasks::status(task))
+        Ok(task)
     }
 
     /// The node a path names, when it can be reached.
@@ -233,28 +234,18 @@ impl Context<'_> {
         }
     }
 
-    fn find(&self, node: &str, kind: GuestKind, vmid: &str) -> Result<(Vmid, &FakeGuest), Answer> {
+    /// The guest that the path names, when it is on this node and of this kind.
+    pub(super) fn find(&self, node: &NodeId, kind: GuestKind) -> Result<(Vmid, &FakeGuest), Answer> {
         let folder = if kind == GuestKind::Qemu { "qemu-server" } else { "lxc" };
-        let guest = vmid.parse().ok().and_then(|vmid: Vmid| Some((vmid, self.cluster.guests.get(&vmid)?)));
-        guest.filter(|(_, guest)| guest.kind == kind && guest.node.as_str() == node).ok_or_else(|| {
-            let file = format!("nodes/{node}/{folder}/{vmid}.conf");
+        let name = self.named("vmid");
+        let guest = name.parse().ok().and_then(|vmid: Vmid| Some((vmid, self.cluster.guests.get(&vmid)?)));
+        guest.filter(|(_, guest)| guest.kind == kind && guest.node == *node).ok_or_else(|| {
+            let file = format!("nodes/{node}/{folder}/{name}.conf");
             Answer::error(500, &format!("Configuration file '{file}' does not exist"))
         })
     }
 
-    /// A call that everybody with a token may make; what it shows may depend on privileges.
-    fn all(&self, known: &[Param], data: impl FnOnce() -> Value) -> Outcome {
-        let errors = params::check(&self.query, known);
-        if errors.is_empty() { Ok(Answer::ok(data())) } else { Err(Answer::invalid(errors)) }
-    }
-
-    /// A call that needs Sys.Audit on the root.
-    fn audited<T: Into<Value>>(&self, known: &[Param], data: impl FnOnce() -> T) -> Outcome {
-        self.need("/", "Sys.Audit")?;
-        self.all(known, || data().into())
-    }
-
-    fn need(&self, path: &str, privilege: &str) -> Result<(), Answer> {
+    pub(super) fn need(&self, path: &str, privilege: &str) -> Result<(), Answer> {
         if self.may(path, privilege) {
             return Ok(());
         }
@@ -271,11 +262,12 @@ impl Context<'_> {
         by_pool || self.token.on(path).contains(privilege)
     }
 
-    fn param(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    pub(super) fn param(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    fn not_implemented(&self, method: &Method) -> Outcome {
-        Err(Answer::error(501, &format!("Method '{method} {}' not implemented", self.path)))
+    /// Whether a flag is given and set.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.param(name) == Some("1")
     }
 }

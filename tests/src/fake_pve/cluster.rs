@@ -8,7 +8,11 @@ use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
 use serde_json::Value;
 
-use super::fault::{Armed, Fault};
+use super::behaviour::Behaviour;
+use super::fault::Armed;
+use super::migration::Move;
+use super::post::FakePost;
+pub use super::token::{AUDIT, FakeToken};
 
 /// Which Proxmox VE the fake plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,51 +218,22 @@ pub struct FakeTask {
     pub started_at: Timestamp,
     /// When and how it ended.
     pub ended: Option<(Timestamp, String)>,
+    /// Lines of its log.
+    pub log: Vec<String>,
 }
 
-/// An API token with its privileges by path. A deeper path replaces what a higher one gives.
+/// A replication job. Its source is where the guest is.
 #[derive(Clone, Debug)]
-pub struct FakeToken {
-    /// `user@realm!tokenid`.
-    pub id: String,
-    /// Its value.
-    pub secret: String,
-    /// Privileges.
-    pub acl: BTreeMap<String, BTreeSet<String>>,
+pub struct FakeReplication {
+    /// Guest.
+    pub guest: Vmid,
+    /// Number among the guest's jobs.
+    pub number: u32,
+    /// Node that gets the copy.
+    pub target: NodeId,
+    /// When it runs: `*/15`.
+    pub schedule: String,
 }
-
-impl FakeToken {
-    /// A token with no privilege.
-    #[must_use]
-    pub fn new(id: &str, secret: &str) -> Self {
-        Self { id: id.into(), secret: secret.into(), acl: BTreeMap::new() }
-    }
-
-    /// With these privileges (separated by blanks) on `path`.
-    #[must_use]
-    pub fn with(mut self, path: &str, privileges: &str) -> Self {
-        self.acl.insert(path.into(), privileges.split(' ').map(str::to_owned).collect());
-        self
-    }
-
-    /// Privileges on `path`: those of the deepest path that has any.
-    #[must_use]
-    pub fn on(&self, path: &str) -> BTreeSet<String> {
-        let mut path = path;
-        loop {
-            if let Some(found) = self.acl.get(if path.is_empty() { "/" } else { path }) {
-                return found.clone();
-            }
-            match path.rfind('/') {
-                Some(end) if !path.is_empty() && path != "/" => path = &path[..end],
-                _ => return BTreeSet::new(),
-            }
-        }
-    }
-}
-
-/// All privileges that reading needs.
-pub const AUDIT: &str = "VM.Audit Sys.Audit Datastore.Audit Pool.Audit";
 
 /// A simulated Proxmox cluster. All fields may be changed at any time; answers follow at once.
 #[derive(Clone, Debug)]
@@ -269,7 +244,8 @@ pub struct FakeCluster {
     pub version: PveVersion,
     /// Whether a majority is there.
     pub quorate: bool,
-    /// Its time; figures such as uptimes follow from it. The driver moves it on.
+    /// Its time; figures such as uptimes follow from it. The driver moves it on, by `advance` where migrations are
+    /// to go on as well.
     pub now: Timestamp,
     /// Seconds that its local time is ahead of UTC.
     pub utc_offset_s: i32,
@@ -289,17 +265,28 @@ pub struct FakeCluster {
     pub crs: BTreeMap<String, Value>,
     /// Tasks, oldest first.
     pub tasks: Vec<FakeTask>,
-    /// Tokens. The first is what `FakePve::token` hands out.
+    /// Tokens. The first is what `FakePve::token` hands out, the second what `FakePve::exec_token` does.
     pub tokens: Vec<FakeToken>,
+    /// Replication jobs.
+    pub replications: Vec<FakeReplication>,
+    /// How the migrations of guests go that are not to go well. Looked at whenever something is to become of one.
+    pub behaviours: BTreeMap<Vmid, Behaviour>,
+    /// How fast memory is copied by a migration, in 10^6 bytes a second.
+    pub migration_mb_s: f64,
+    /// Every order to migrate a guest that reached a server, in order.
+    pub posts: Vec<FakePost>,
     /// Requests answered so far, by path.
     pub requests: BTreeMap<String, u64>,
     pub(super) faults: Vec<Armed>,
-    task_number: u32,
+    pub(super) task_number: u32,
+    pub(super) moves: Vec<Move>,
+    pub(super) changed: Vec<Vmid>,
 }
 
 impl FakeCluster {
     /// A quorate cluster of `nodes` equal nodes `pve1`, `pve2`, ... (16 CPUs, 64 GiB each) without guests, with
-    /// the storages `local` and `shared1` and the token `evenkeel@pve!ro` that may read everything.
+    /// the storages `local` and `shared1`, the token `evenkeel@pve!ro` that may read everything, and the token
+    /// `evenkeel@pve!rw` that may migrate as well.
     ///
     /// # Panics
     /// Never: the names made here are valid.
@@ -345,10 +332,18 @@ impl FakeCluster {
             tasks: Vec::new(),
             tokens: vec![
                 FakeToken::new("evenkeel@pve!ro", "5b1c9a52-0000-4000-8000-00000000feed").with("/", AUDIT),
+                FakeToken::new("evenkeel@pve!rw", "c7d20e61-0000-4000-8000-00000000beef")
+                    .with("/", &format!("{AUDIT} VM.Migrate")),
             ],
+            replications: Vec::new(),
+            behaviours: BTreeMap::new(),
+            migration_mb_s: 120.0,
+            posts: Vec::new(),
             requests: BTreeMap::new(),
             faults: Vec::new(),
             task_number: 0,
+            moves: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -362,83 +357,6 @@ impl FakeCluster {
         if let Some(node) = self.nodes.get_mut(node) {
             node.online = online;
         }
-    }
-
-    /// Starts a task by `user` on the guest's node that migrates it, and locks the guest. Gives its UPID;
-    /// `None` when there is no such guest.
-    pub fn start_migration(&mut self, vmid: Vmid, user: &str) -> Option<String> {
-        let guest = self.guests.get_mut(&vmid)?;
-        guest.lock = Some("migrate".into());
-        let kind = match guest.kind {
-            GuestKind::Qemu => "qmigrate",
-            GuestKind::Lxc => "vzmigrate",
-        };
-        let node = guest.node.clone();
-        Some(self.add_task(&node, kind, &vmid.to_string(), user))
-    }
-
-    /// Ends a task as `status` (`OK` or an error text). For a migration, `moved_to` is where the guest is now,
-    /// whatever the status says.
-    pub fn end_task(&mut self, upid: &str, status: &str, moved_to: Option<&NodeId>) {
-        let Some(task) = self.tasks.iter_mut().find(|task| task.upid == upid) else { return };
-        task.ended = Some((self.now, status.to_owned()));
-        let guest = task.id.parse().ok().and_then(|vmid: Vmid| self.guests.get_mut(&vmid));
-        if let Some(guest) = guest.filter(|_| task.kind.ends_with("migrate")) {
-            guest.lock = None;
-            if let Some(node) = moved_to {
-                guest.node = node.clone();
-                guest.started_at = self.now;
-                guest.traffic = [0; 4];
-            }
-        }
-    }
-
-    /// Moves a guest at once, as somebody else would: leaves a finished task of `root@pam`.
-    pub fn move_guest(&mut self, vmid: Vmid, target: &NodeId) {
-        if let Some(upid) = self.start_migration(vmid, "root@pam") {
-            self.end_task(&upid, "OK", Some(target));
-        }
-    }
-
-    /// Starts a task and gives its UPID.
-    pub fn add_task(&mut self, node: &NodeId, kind: &str, id: &str, user: &str) -> String {
-        self.task_number += 1;
-        let (number, start) = (self.task_number, self.now.as_secs());
-        let upid =
-            format!("UPID:{node}:{number:08X}:{:08X}:{start:08X}:{kind}:{id}:{user}:", 0x5_0000 + number);
-        self.tasks.push(FakeTask {
-            upid: upid.clone(),
-            node: node.clone(),
-            kind: kind.to_owned(),
-            id: id.to_owned(),
-            user: user.to_owned(),
-            started_at: self.now,
-            ended: None,
-        });
-        upid
-    }
-
-    /// Makes every request whose path (below `/api2/json`) starts with `prefix` fail, until [`Self::heal`].
-    pub fn fail(&mut self, prefix: &str, fault: Fault) {
-        self.faults.push(Armed { prefix: prefix.to_owned(), fault, left: None });
-    }
-
-    /// The same for the next `times` requests only.
-    pub fn fail_times(&mut self, prefix: &str, fault: Fault, times: u32) {
-        self.faults.push(Armed { prefix: prefix.to_owned(), fault, left: Some(times) });
-    }
-
-    /// Ends all faults.
-    pub fn heal(&mut self) {
-        self.faults.clear();
-    }
-
-    /// Takes the fault for a request to `path`, if one is armed.
-    pub(super) fn strike(&mut self, path: &str) -> Option<Fault> {
-        let armed =
-            self.faults.iter_mut().find(|armed| armed.left != Some(0) && path.starts_with(&armed.prefix))?;
-        armed.left = armed.left.map(|left| left - 1);
-        Some(armed.fault.clone())
     }
 
     /// Whether HA is in use, which is when nodes and guests show a state in it.

@@ -6,18 +6,27 @@
 //! servers may play several nodes of one cluster.
 
 mod api;
+pub mod behaviour;
+mod calls;
 pub mod cluster;
 pub mod fault;
+mod migrate;
+mod migration;
 mod params;
+pub mod post;
 mod preconditions;
 mod render;
 mod render_ha;
 mod render_tasks;
 mod rrd;
 mod server;
+mod tasks;
+mod token;
 
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +39,10 @@ use evenkeel_common::id::NodeId;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::{FakeCluster, FakeGuest, FakeNode, FakeToken, PveVersion};
+pub use behaviour::{Behaviour, Course};
+pub use cluster::{FakeCluster, FakeGuest, FakeNode, FakeReplication, FakeToken, PveVersion};
 pub use fault::Fault;
+pub use post::{FakePost, PostOutcome};
 
 /// A running server. Dropping it ends it and all its connections.
 #[derive(Debug)]
@@ -82,8 +93,18 @@ impl FakePve {
     /// The first token of the cluster as a token file holds it, `user@realm!tokenid=secret`; empty without one.
     #[must_use]
     pub fn token(&self) -> String {
+        self.token_at(0)
+    }
+
+    /// The second token of the cluster, which may migrate, in the same form.
+    #[must_use]
+    pub fn exec_token(&self) -> String {
+        self.token_at(1)
+    }
+
+    fn token_at(&self, place: usize) -> String {
         let state = lock(&self.cluster);
-        state.tokens.first().map(|token| format!("{}={}", token.id, token.secret)).unwrap_or_default()
+        state.tokens.get(place).map(|token| format!("{}={}", token.id, token.secret)).unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use evenkeel_common::guest::GuestKind;
 use evenkeel_common::units::Bytes;
@@ -14,13 +15,14 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use super::cluster::{AUDIT, FakeHaResource, FakeRule, FakeRuleKind};
+use super::cluster::{FakeHaResource, FakeRule, FakeRuleKind};
 use super::tests::{node, small_cluster, vmid};
 use super::*;
 
-fn recorded() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/proxmox/recorded");
-    if folder.is_dir() {
+/// What was recorded of the real thing, by its place below the folder that holds it all.
+pub(super) fn recorded(place: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/proxmox").join(place);
+    if folder.exists() {
         return Some(folder);
     }
     #[allow(clippy::print_stderr)] // The one way to say so from a test.
@@ -121,14 +123,11 @@ fn situation() -> FakeCluster {
         let upid = cluster.add_task(&node("pve1"), kind, "403", user);
         cluster.end_task(&upid, "OK", None);
     }
-    cluster.tokens.push(
-        FakeToken::new("evenkeel@pve!rw", "b7").with("/", AUDIT).with("/vms", &format!("{AUDIT} VM.Migrate")),
-    );
     cluster
 }
 
-/// Asks as no client of ours would: with any token, method and parameters, and sees the HTTP reason.
-async fn ask(server: &FakePve, token: &str, method: Method, path: &str) -> (String, Value) {
+/// A client that trusts the server and sends whatever it is told to.
+pub(super) fn client(server: &FakePve) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(server.ca_pem.as_bytes()).unwrap()).unwrap();
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -136,32 +135,47 @@ async fn ask(server: &FakePve, token: &str, method: Method, path: &str) -> (Stri
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap();
-    let request = client.request(method, format!("{}/api2/json{path}", server.endpoint()));
-    let request = if token.is_empty() {
-        request
-    } else {
-        request.header("authorization", format!("PVEAPIToken={token}"))
-    };
-    let response = request.send().await.unwrap();
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
+    client.timeout(Duration::from_secs(1)).build().unwrap()
+}
+
+/// A request that has not been sent yet.
+pub(super) fn request(server: &FakePve, token: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+    let request = client(server).request(method, format!("{}/api2/json{path}", server.endpoint()));
+    if token.is_empty() { request } else { request.header("authorization", format!("PVEAPIToken={token}")) }
+}
+
+/// Sends it, and sees the HTTP reason as well.
+pub(super) async fn sent(request: reqwest::RequestBuilder) -> reqwest::Result<(String, Value)> {
+    let response = request.send().await?;
     let canonical = response.status().canonical_reason().unwrap_or_default().to_owned();
     let reason = response.extensions().get::<hyper::ext::ReasonPhrase>();
     let reason = reason.map_or(canonical, |r| String::from_utf8_lossy(r.as_bytes()).into_owned());
     let line = format!("{} {reason}", response.status().as_u16());
-    let body = response.bytes().await.unwrap();
-    (line, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    let body = response.bytes().await?;
+    Ok((line, serde_json::from_slice(&body).unwrap_or(Value::Null)))
 }
+
+/// Asks as no client of ours would: with any token, method and parameters.
+pub(super) async fn ask(server: &FakePve, token: &str, method: Method, path: &str) -> (String, Value) {
+    sent(request(server, token, method, path)).await.unwrap()
+}
+
+/// What was recorded that is no answer of the API: files of the cluster's file system.
+const NO_ANSWERS: [&str; 5] =
+    ["etc-pve-ls", "pmxcfs.members", "pmxcfs.rrd", "pmxcfs.version", "pmxcfs.vmlist"];
 
 #[tokio::test]
 async fn the_fake_answers_with_the_fields_and_types_of_the_real_one() {
-    let Some(folder) = recorded() else { return };
+    let Some(folder) = recorded("recorded") else { return };
     let server = FakePve::start(Arc::new(Mutex::new(situation()))).await.unwrap();
     let others: Vec<FakePve> = {
         let second = FakePve::start(Arc::clone(&server.cluster)).await.unwrap();
         vec![second, FakePve::start(Arc::clone(&server.cluster)).await.unwrap()]
     };
-    let (ro, rw) = (server.token(), "evenkeel@pve!rw=b7".to_owned());
+    let (ro, rw) = (server.token(), server.exec_token());
     let get = Method::GET;
+    let mut compared: BTreeSet<String> = NO_ANSWERS.iter().map(|name| format!("{name}.txt")).collect();
     for (file, token, method, path) in [
         ("version", &ro, &get, "/version"),
         ("perms", &ro, &get, "/access/permissions"),
@@ -183,8 +197,9 @@ async fn the_fake_answers_with_the_fields_and_types_of_the_real_one() {
         ("qemu_mig_get_gpu", &rw, &get, "/nodes/pve1/qemu/406/migrate"),
         ("groups", &ro, &get, "/cluster/ha/groups"),
         ("e403", &ro, &Method::POST, "/nodes/pve1/qemu/401/migrate"),
-        ("e400", &ro, &get, "/nodes/pve3/qemu/403/config?foo=1&current=yes"),
+        ("e400", &rw, &Method::POST, "/nodes/pve3/qemu/403/migrate?target=pve1&foo=1&online=yes"),
     ] {
+        compared.insert(format!("{file}.txt"));
         let text = fs::read_to_string(folder.join(format!("{file}.txt"))).unwrap();
         let (line, body) = text.split_once('\n').unwrap();
         let body: Value = serde_json::from_str(body).unwrap();
@@ -195,13 +210,15 @@ async fn the_fake_answers_with_the_fields_and_types_of_the_real_one() {
         let message = |answer: &Value| answer["message"].as_str().map(words);
         assert_eq!(message(&ours), message(&body), "{file}");
     }
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(files.collect::<BTreeSet<_>>(), compared, "left recorded, right compared");
     drop(others);
 }
 
 #[tokio::test]
 async fn refusals_carry_their_text_as_http_reason() {
     let server = FakePve::start(Arc::new(Mutex::new(situation()))).await.unwrap();
-    let (ro, rw) = (server.token(), "evenkeel@pve!rw=b7");
+    let (ro, rw) = (server.token(), server.exec_token());
     lock(&server.cluster).set_online(&node("pve2"), false);
     let moved = "500 Configuration file 'nodes/pve1/qemu-server/403.conf' does not exist";
     for (token, method, path, line, has_body) in [
@@ -222,10 +239,10 @@ async fn refusals_carry_their_text_as_http_reason() {
             true,
         ),
         (
-            rw,
+            &rw,
             Method::POST,
-            "/nodes/pve1/qemu/401/migrate",
-            "501 Method 'POST /nodes/pve1/qemu/401/migrate' not implemented",
+            "/nodes/pve1/qemu/401/status/stop",
+            "501 Method 'POST /nodes/pve1/qemu/401/status/stop' not implemented",
             true,
         ),
         (&ro, Method::GET, "/nodes/pve1/qemu/403/config", moved, true),

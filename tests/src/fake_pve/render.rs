@@ -88,15 +88,29 @@ pub(super) fn resources(context: &Context<'_>, kind: Option<&str>) -> Value {
     if wanted("storage") {
         for (id, storage) in &cluster.storages {
             let nodes = cluster.nodes.iter().filter(|(node, _)| storage.is_on(node));
-            if ["Datastore.Audit", "Datastore.AllocateSpace"]
-                .iter()
-                .any(|p| context.may(&format!("/storage/{id}"), p))
-            {
+            if sees_storage(context, id) {
                 rows.extend(nodes.map(|(name, node)| storage_row(id, storage, name, node)));
             }
         }
     }
     Value::Array(rows)
+}
+
+fn sees_storage(context: &Context<'_>, id: &str) -> bool {
+    ["Datastore.Audit", "Datastore.AllocateSpace"].iter().any(|p| context.may(&format!("/storage/{id}"), p))
+}
+
+/// Jobs of guests that the token may see.
+pub(super) fn replications(context: &Context<'_>) -> Value {
+    let jobs = context.cluster.replications.iter();
+    let seen = jobs.filter(|job| context.may(&format!("/vms/{}", job.guest), "VM.Audit"));
+    let rows = seen.map(|job| {
+        let mut row = json!({ "id": format!("{}-{}", job.guest, job.number), "guest": job.guest, "jobnum": job.number,
+                              "type": "local", "target": job.target, "schedule": job.schedule });
+        row.put("source", context.cluster.guests.get(&job.guest).map(|guest| json!(guest.node)));
+        row
+    });
+    rows.collect()
 }
 
 fn guest_row(context: &Context<'_>, vmid: Vmid, guest: &FakeGuest) -> Value {
@@ -106,7 +120,7 @@ fn guest_row(context: &Context<'_>, vmid: Vmid, guest: &FakeGuest) -> Value {
     row.put("lock", guest.lock.as_ref().map(|lock| json!(lock)));
     row.put("tags", (!guest.tags.is_empty()).then(|| json!(guest.tags.join(";"))));
     row.put("pool", guest.pool.as_ref().map(|pool| json!(pool)));
-    row.put("hastate", cluster.ha_resources.get(&vmid).map(|ha| json!(ha.state)));
+    row.put("hastate", cluster.ha_state(vmid).map(|(state, _)| json!(state)));
     row.put("template", json!(u8::from(guest.template)));
     if !cluster.nodes.get(&guest.node).is_some_and(|node| node.online) {
         row.put("status", json!("unknown"));
@@ -216,9 +230,11 @@ pub(super) fn node_status(context: &Context<'_>, node: &FakeNode) -> Value {
 }
 
 pub(super) fn node_storages(context: &Context<'_>, node: &NodeId) -> Value {
-    let rows = context.cluster.storages.iter().filter(|(id, storage)| {
-        storage.is_on(node) && context.may(&format!("/storage/{id}"), "Datastore.Audit")
-    });
+    let rows = context
+        .cluster
+        .storages
+        .iter()
+        .filter(|(id, storage)| storage.is_on(node) && sees_storage(context, id));
     let rows = rows.map(|(id, storage)| {
         json!({ "storage": id, "type": storage.kind, "content": storage.content, "active": 1, "enabled": 1,
                 "shared": u8::from(storage.shared), "total": storage.size, "used": storage.used,

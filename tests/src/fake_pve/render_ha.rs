@@ -81,9 +81,10 @@ pub(super) fn ha_current(context: &Context<'_>) -> Value {
     }
     for (vmid, resource) in &cluster.ha_resources {
         let Some(guest) = cluster.guests.get(vmid) else { continue };
-        let (sid, node, state) = (sid(context, *vmid), &guest.node, &resource.state);
+        let (sid, node, wanted) = (sid(context, *vmid), &guest.node, &resource.state);
+        let state = cluster.ha_state(*vmid).map_or(wanted.as_str(), |(state, _)| state);
         let mut row = json!({ "id": format!("service:{sid}"), "type": "service", "sid": sid, "node": node, "state": state,
-            "crm_state": state, "request_state": state, "max_restart": 1, "max_relocate": 1,
+            "crm_state": state, "request_state": wanted, "max_restart": 1, "max_relocate": 1,
             "status": format!("{sid} ({node}, {state})") });
         row.put("failback", (cluster.version == PveVersion::V9).then(|| json!(1)));
         rows.push(row);
@@ -113,7 +114,10 @@ pub(super) fn ha_manager(context: &Context<'_>) -> Value {
     for (vmid, resource) in &cluster.ha_resources {
         let node = cluster.guests.get(vmid).map(|guest| &guest.node);
         let sid = sid(context, *vmid);
-        services.put(&sid, json!({ "state": resource.state, "node": node, "uid": digest(&sid)[..22] }));
+        let (state, target) = cluster.ha_state(*vmid).unwrap_or((&resource.state, None));
+        let mut service = json!({ "state": state, "node": node, "uid": digest(&sid)[..22] });
+        service.put("target", target.map(|target| json!(target)));
+        services.put(&sid, service);
     }
     let master = cluster.nodes.keys().next();
     json!({ "manager_status": { "master_node": master, "timestamp": now, "node_status": nodes, "node_request": requests,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::api::Context;
+use super::api::{Answer, Context};
 use super::cluster::FakeTask;
 use super::render::Put;
 
@@ -37,7 +37,7 @@ fn row_of(task: &FakeTask) -> Value {
     row
 }
 
-pub(super) fn status(task: &FakeTask) -> Value {
+pub(super) fn status(task: &FakeTask) -> Answer {
     let mut row = row_of(task);
     if let Some(object) = row.as_object_mut() {
         object.remove("endtime");
@@ -49,5 +49,15 @@ pub(super) fn status(task: &FakeTask) -> Value {
     row.put("pstart", json!(hex(3)));
     row.put("status", json!(if task.ended.is_some() { "stopped" } else { "running" }));
     row.put("exitstatus", task.ended.as_ref().map(|(_, status)| json!(status)));
-    row
+    Answer::ok(row)
+}
+
+/// An empty log has one line that says so.
+pub(super) fn log(context: &Context<'_>, task: &FakeTask) -> Answer {
+    let number = |name: &str, usual| context.param(name).and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let empty = ["no content".to_owned()];
+    let lines = if task.log.is_empty() { &empty[..] } else { &task.log };
+    let rows = (1..).zip(lines).skip(number("start", 0)).take(number("limit", 50));
+    let rows: Value = rows.map(|(n, line)| json!({ "n": n, "t": line })).collect();
+    Answer::ok(rows).with_total(lines.len())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use evenkeel_common::id::NodeId;
 use futures_util::stream;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1;
@@ -23,10 +23,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{self, Answer};
+use super::api::{self, Answer, Asked};
 use super::cluster::FakeCluster;
 use super::fault::Fault;
 use super::lock;
+
+/// The longest body that is read, in bytes; longer ones end the connection.
+const MAX_BODY: usize = 1 << 16;
 
 /// A node's certificate, signed by an authority of its own as in a Proxmox cluster.
 pub(super) struct Identity {
@@ -111,21 +114,32 @@ async fn respond(request: Request<Incoming>, player: &Player) -> Result<Response
     if !player.is_up() {
         return Err(Cut);
     }
-    let path = request.uri().path().strip_prefix("/api2/json").unwrap_or_default().to_owned();
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(Body::new(body), MAX_BODY).await.map_err(|_| Cut)?;
+    let asked = Asked::of(&parts, &body);
+    let path = parts.uri.path().strip_prefix("/api2/json").unwrap_or_default().to_owned();
     let (fault, answer) = {
         let mut cluster = lock(&player.cluster);
         *cluster.requests.entry(path.clone()).or_default() += 1;
-        let fault = cluster.strike(&path);
-        (fault, api::answer(&cluster, &player.node, &path, &request))
+        let fault = cluster.strike(&asked.method, &path);
+        let lost = fault.as_ref().is_some_and(|fault| !fault.strikes_after());
+        // A question that is struck may be answered nevertheless, to make half an answer of it; an order may not.
+        let answer = if lost && asked.method == Method::POST {
+            Answer::ok(json!([]))
+        } else {
+            api::answer(&mut cluster, &player.node, &path, &asked)
+        };
+        cluster.remember(&path, &asked, &answer, fault.as_ref());
+        (fault, answer)
     };
     let Some(fault) = fault else { return Ok(answer.into_response()) };
     Ok(match fault {
         Fault::Unauthorized => Answer::bare(401, "Authentication failed!").into_response(),
         Fault::Forbidden(text) => Answer::error(403, &text).into_response(),
-        Fault::Internal(text) => Answer::error(500, &text).into_response(),
+        Fault::Internal(text) | Fault::InternalAfter(text) => Answer::error(500, &text).into_response(),
         Fault::NodeUnreachable => Answer::bare(595, "No route to host").into_response(),
-        Fault::Hang => std::future::pending().await,
-        Fault::Reset => return Err(Cut),
+        Fault::Hang | Fault::HangAfter => std::future::pending().await,
+        Fault::Reset | Fault::ResetAfter => return Err(Cut),
         Fault::EmptyList => {
             answer.map_data(|data| if data.is_array() { json!([]) } else { json!({}) }).into_response()
         }

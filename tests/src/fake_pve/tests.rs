@@ -2,6 +2,9 @@
 
 mod faults;
 mod history;
+mod lost;
+mod migrations;
+mod orders;
 mod trust;
 
 use std::collections::BTreeSet;

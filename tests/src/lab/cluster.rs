@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use evenkeel_aggregator::config::ClusterConfig;
 use evenkeel_aggregator::pve::PveConfig;
-use evenkeel_common::id::{ClusterId, NodeId};
+use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_common::units::Bytes;
 use evenkeel_core::{Mode, Policy, Preset};
@@ -34,6 +34,7 @@ pub struct LabCluster {
     nodes: Vec<NodeId>,
     pve: FakePve,
     token_file: PathBuf,
+    exec_token_file: PathBuf,
     interval_s: u32,
     agents: Mutex<BTreeMap<NodeId, CancellationToken>>,
 }
@@ -66,6 +67,8 @@ impl LabCluster {
         files::private_dir(data)?;
         let token_file = data.join("pve-token");
         files::write_atomic(&token_file, pve.token().as_bytes(), 0o600)?;
+        let exec_token_file = data.join("pve-exec-token");
+        files::write_atomic(&exec_token_file, pve.exec_token().as_bytes(), 0o600)?;
         let nodes = fleet.nodes.keys().cloned().collect();
         let lab = Self {
             fleet: Arc::new(Mutex::new(fleet)),
@@ -74,6 +77,7 @@ impl LabCluster {
             nodes,
             pve,
             token_file,
+            exec_token_file,
             interval_s,
             agents: Mutex::default(),
         };
@@ -95,6 +99,12 @@ impl LabCluster {
             policy: Policy { preset: Preset::Full, mode: Mode::Advise, ..Policy::default() },
             ..ClusterConfig::default()
         }
+    }
+
+    /// Where the token is kept that may migrate as well. Nothing uses it unless it is told to.
+    #[must_use]
+    pub fn exec_token_file(&self) -> &Path {
+        &self.exec_token_file
     }
 
     /// Starts an agent per node. Each ends with the token it is given here, or with the site.
@@ -151,11 +161,15 @@ impl LabCluster {
         Ok(started)
     }
 
-    /// Lets Proxmox show the cluster as it is at `now`.
+    /// Lets Proxmox show the cluster as it is at `now`. Migrations that were ordered there go on, and what they have
+    /// moved runs on its new node from then on.
     pub fn show(&self, now: Timestamp) {
-        let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fake = self.fake.lock().unwrap_or_else(PoisonError::into_inner);
-        fake.now = now;
+        fake.advance(now);
+        for vmid in fake.take_changed() {
+            follow(&mut fleet, &fake, vmid, now);
+        }
         arm(&fleet, &mut fake, now);
         for (id, node) in &fleet.nodes {
             let Some(seen) = fleet.node_use(id, now) else { continue };
@@ -247,6 +261,20 @@ impl LabCluster {
     }
 }
 
+/// Lets the fleet have a guest as a migration has left it: elsewhere, gone, or another under the same number.
+fn follow(fleet: &mut Fleet, fake: &FakeCluster, vmid: Vmid, now: Timestamp) {
+    let Some(shown) = fake.guests.get(&vmid) else {
+        fleet.guests.remove(&vmid);
+        return;
+    };
+    fleet.move_guest(vmid, &shown.node, now);
+    if let Some(guest) = fleet.guests.get_mut(&vmid) {
+        guest.name.clone_from(&shown.name);
+        guest.vcpus = f64::from(shown.max_cpu);
+        guest.memory = shown.max_mem;
+    }
+}
+
 /// Lets the API fail as the fleet's faults say. A fleet without such faults leaves the API to others.
 fn arm(fleet: &Fleet, fake: &mut FakeCluster, now: Timestamp) {
     for fault in &fleet.faults {
@@ -265,5 +293,57 @@ fn arm(fleet: &Fleet, fake: &mut FakeCluster, now: Timestamp) {
     }
     if fleet.faults.iter().any(|fault| matches!(fault, Fault::Api { .. })) {
         fake.heal();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use evenkeel_common::guest::GuestKind;
+
+    use super::*;
+    use crate::fake_pve::{Behaviour, Course};
+
+    const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    #[tokio::test]
+    async fn what_a_migration_has_moved_runs_there_in_the_fleet_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let lab = LabCluster::start(dir.path(), 1, 10, START).await.unwrap();
+        let vm = |place: usize| {
+            let fleet = lab.fleet.lock().unwrap();
+            let on = fleet.guests.values().filter(|g| g.kind == GuestKind::Qemu && g.node.as_str() == "pve3");
+            on.map(|g| g.vmid).nth(place).unwrap()
+        };
+        let (moved, lost) = (vm(0), vm(1));
+        let target = NodeId::new("pve8").unwrap();
+        {
+            let mut fake = fake_pve::lock(&lab.fake);
+            fake.behaviours.insert(lost, Behaviour::from(Course::VanishesMidway));
+            for vmid in [moved, lost] {
+                fake.order(vmid, &target);
+            }
+        }
+        lab.show(START.after(Duration::from_secs(1)));
+        let node = |vmid| lab.fleet.lock().unwrap().guests.get(&vmid).map(|guest| guest.node.to_string());
+        assert_eq!(node(moved).as_deref(), Some("pve3"), "it runs where it was until it has moved");
+        assert_eq!(fake_pve::lock(&lab.fake).guests[&moved].lock.as_deref(), Some("migrate"));
+        let later = START.after(Duration::from_mins(10));
+        lab.show(later);
+        assert_eq!((node(moved).as_deref(), node(lost)), (Some("pve8"), None));
+        assert_eq!(fake_pve::lock(&lab.fake).guests[&moved].node, target);
+        lab.show(later.after(Duration::from_secs(1)));
+        assert_eq!(fake_pve::lock(&lab.fake).guests[&moved].node, target, "and stays there");
+    }
+
+    #[tokio::test]
+    async fn the_token_that_may_migrate_is_kept_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let lab = LabCluster::start(dir.path(), 1, 10, START).await.unwrap();
+        let mode = std::fs::metadata(lab.exec_token_file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(lab.exec_token_file()).unwrap(), lab.pve.exec_token());
+        assert_ne!(lab.pve.exec_token(), lab.pve.token());
     }
 }

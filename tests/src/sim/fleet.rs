@@ -236,6 +236,14 @@ impl Fleet {
         })
     }
 
+    /// Lets a guest run on another node from `at` on; its load goes with it.
+    pub fn move_guest(&mut self, guest: Vmid, node: &NodeId, at: Timestamp) {
+        if let Some(guest) = self.guests.get_mut(&guest) {
+            guest.node.clone_from(node);
+            guest.started_at = at;
+        }
+    }
+
     /// Whether the figures of a guest are missing at `at`.
     #[must_use]
     pub fn is_mute(&self, guest: Vmid, at: Timestamp) -> bool {
@@ -330,6 +338,18 @@ mod tests {
             assert_eq!(seen(minute).traffic[0] > 5e7, on, "minute {minute}");
             assert_eq!(seen(minute).iowait > 3.0, on, "minute {minute}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_moves_takes_its_load_along() {
+        let mut fleet = lab();
+        let [from, to] = ["pve3", "pve5"].map(|name| NodeId::new(name).unwrap());
+        let at = Timestamp::from_millis(50_000_000);
+        let of = |fleet: &Fleet, node| fleet.node_use(node, at).unwrap();
+        let (vmid, before) = (of(&fleet, &from).guests[0].vmid, of(&fleet, &to).guests.len());
+        fleet.move_guest(vmid, &to, at);
+        assert!(of(&fleet, &from).guests.iter().all(|g| g.vmid != vmid));
+        assert_eq!((of(&fleet, &to).guests.len(), fleet.guests[&vmid].started_at), (before + 1, at));
     }
 
     #[test]
