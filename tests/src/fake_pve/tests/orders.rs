@@ -228,6 +228,14 @@ async fn the_second_order_for_a_guest_finds_it_locked() {
 }
 
 #[tokio::test]
+async fn without_a_majority_not_even_the_preconditions_are_told() {
+    let (server, cluster) = served().await;
+    lock(&cluster).quorate = false;
+    let get = request(&server, &server.exec_token(), Method::GET, "/nodes/pve1/qemu/401/migrate");
+    assert_eq!(sent(get).await.unwrap().0, "500 cluster not ready - no quorum?");
+}
+
+#[tokio::test]
 async fn a_token_that_loses_sight_gets_lists_without_guests_and_no_error() {
     let (server, cluster) = served().await;
     lock(&cluster).tokens[0].revoke("VM.Audit");
