@@ -312,6 +312,9 @@ pub struct Recommendation {
     pub improvement: f64,
     /// 0 to 100: of those told 80, 80 % should improve the cluster.
     pub confidence: Score,
+    /// Whether what it is for is reached with the guest's arrival, rather than forecast.
+    #[serde(default)]
+    pub certain: bool,
     /// How much it could hurt.
     pub risk: Risk,
     /// What it costs.
@@ -404,6 +407,7 @@ mod tests {
                 target: node("pve2"),
                 improvement: 0.1 + 0.2,
                 confidence: Score::clamped(80.0),
+                certain: false,
                 risk: Risk::Low,
                 cost: Cost { minutes: 0.7, bytes: Bytes::gib(8) },
                 conflict: None,

@@ -19,6 +19,7 @@ mod probes;
 mod profiles;
 mod roles;
 mod rules;
+mod stale;
 mod stories;
 mod support;
 mod whatif;

@@ -99,7 +99,7 @@ impl Rig {
     /// Approves a migration as a run of this second would; each with a number of its own.
     async fn approve(&self, number: u32) -> Intent {
         let run = decide(&self.snapshot(), &self.handle.policy, &Memory::default());
-        let mut intent = Intent::of(&run.decisions[0], GuestKind::Qemu);
+        let mut intent = Intent::of(&run.decisions[0], GuestKind::Qemu, 1.0);
         intent.id.number = number;
         intent.enter(self.clock.now(), State::Approved, "for a test");
         intent.approved = Some(("test".into(), self.clock.now()));
@@ -140,7 +140,7 @@ async fn nothing_is_started_after_a_pause_has_returned() {
             let rig = Arc::clone(&rig);
             async move { rig.start_all().await }
         });
-        let delay = u64::from_le_bytes(random::bytes(&entropy).unwrap()) % 25_000;
+        let delay = u64::from_le_bytes(random::bytes(&entropy).unwrap()) % 12_000;
         tokio::time::sleep(Duration::from_micros(delay)).await;
         let pausing = Arc::clone(&rig);
         let paused = tokio::task::spawn_blocking(move || {

@@ -11,7 +11,7 @@
 //! The chance is `(MOST - SMALL / (1 + size)) sqrt(spared / (spared + FREE free + trifle))`, its three constants fitted
 //! by likelihood to moves on simulated clusters and checked on others (packaging/doc/decision-quality.md, with the forms
 //! that did worse). A guest's profile has no part: it is in the forecast, and without it the same chance came true as
-//! often. That the guest arrives is taken for granted; failed migrations have filters of their own.
+//! often. That the guest arrives is taken for granted here; see [`crate::experience`].
 //!
 //! Only sums, products, quotients and square roots: these give the same bits on every machine, which replay needs.
 
@@ -99,14 +99,12 @@ impl Grounds {
     }
 }
 
-/// Whether a move was told with what is said of gains that come with the guest's arrival.
-pub(crate) fn is_certain(told: Score) -> bool {
-    told.get() >= CERTAIN
-}
-
-/// The confidence of a move on the cluster as it is expected before the move.
-pub(crate) fn confidence_of(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> Score {
-    Grounds::of_move(migration, rules, policy).confidence()
+/// The confidence of a move on the cluster as it is expected before the move, by how earlier migrations arrived; and
+/// whether its gain comes with the arrival.
+pub(crate) fn confidence_of(migration: &Move<'_>, rules: &Rules<'_>, policy: &Policy) -> (Score, bool) {
+    let grounds = Grounds::of_move(migration, rules, policy);
+    let arrives = rules.snapshot.experience.arrives();
+    (Score::clamped(grounds.confidence().get() * arrives), grounds.certain)
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub fn snapshot(text: &str) -> Snapshot {
         utc_offset_s: 0,
         others: vec![],
         hands_off: vec![],
+        experience: Default::default(),
     };
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (first, rest) = line.split_once(' ').unwrap_or((line, ""));

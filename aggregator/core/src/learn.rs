@@ -14,7 +14,6 @@ use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::confidence;
 use crate::outcome::{self, Demand, Moment, Outcome};
 use crate::snapshot::{GuestState, NodeState, PastMove, Snapshot, takes_part};
 
@@ -99,7 +98,7 @@ impl Learner {
                 source: r.source.clone(),
                 target: r.target.clone(),
                 at: Timestamp::from_millis(decision.id.run_s.saturating_mul(1000)),
-                certain: confidence::is_certain(r.confidence),
+                certain: r.certain,
             });
         }
         let many = self.advice.len().saturating_sub(MOST);

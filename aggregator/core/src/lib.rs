@@ -15,6 +15,7 @@ mod bundle;
 mod charges;
 pub mod coexist;
 pub mod confidence;
+pub mod experience;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use evenkeel_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use coexist::OtherBalancer;
+pub use experience::Experience;
 pub use learn::Learner;
 use limits::Limits;
 pub use pipeline::{Advised, Memory, Observed};

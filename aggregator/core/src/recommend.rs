@@ -89,15 +89,15 @@ pub(crate) fn evening(rules: &Rules<'_>, guest: usize, target: usize) -> f64 {
 }
 
 /// What moving a guest costs: its memory, sent again where it changes meanwhile, and its local disks. A container is
-/// stopped and started, so only its disks cross.
-pub(crate) fn cost(guest: &GuestState, policy: &Policy) -> Cost {
+/// stopped and started, so only its disks cross. `pace`: by how much earlier ones took longer than this.
+pub(crate) fn cost(guest: &GuestState, policy: &Policy, pace: f64) -> Cost {
     let bytes_per_s = f64::from(policy.migration_link_mbps) * 1e6 / 8.0;
     let memory = match guest.kind {
         GuestKind::Qemu => precopy(guest.memory_used.as_f64(), guest.dirty_mb_s, bytes_per_s),
         GuestKind::Lxc => 0.0,
     };
     let bytes = memory + guest.local_disk_bytes.as_f64();
-    Cost { minutes: bytes / bytes_per_s / 60.0 + OVERHEAD_MINUTES, bytes: Bytes::from_f64(bytes) }
+    Cost { minutes: pace * (bytes / bytes_per_s / 60.0 + OVERHEAD_MINUTES), bytes: Bytes::from_f64(bytes) }
 }
 
 /// Bytes of memory that a live migration sends: all of it, what was written meanwhile, what was written during that, and
@@ -133,15 +133,16 @@ impl Price {
 
 /// Minutes that moving this guest, and who moves with it, takes.
 pub(crate) fn minutes(rules: &Rules<'_>, guest: usize, policy: &Policy) -> f64 {
-    let unit = rules.facts.bundles.unit(&guest).iter();
-    unit.map(|&member| cost(&rules.snapshot.guests[member], policy).minutes).sum()
+    let (unit, pace) = (rules.facts.bundles.unit(&guest).iter(), rules.snapshot.experience.pace());
+    unit.map(|&member| cost(&rules.snapshot.guests[member], policy, pace).minutes).sum()
 }
 
 /// What moving this guest costs, with those that HA moves along.
 fn carried(rules: &Rules<'_>, guest: usize, policy: &Policy) -> Cost {
     let along = rules.facts.bundles.bundle(guest).map(|bundle| bundle.carried(guest)).unwrap_or_default();
+    let pace = rules.snapshot.experience.pace();
     let costs =
-        std::iter::once(guest).chain(along).map(|member| cost(&rules.snapshot.guests[member], policy));
+        std::iter::once(guest).chain(along).map(|member| cost(&rules.snapshot.guests[member], policy, pace));
     costs.fold(Cost::default(), |sum, cost| Cost {
         minutes: sum.minutes + cost.minutes,
         bytes: sum.bytes.saturating_add(cost.bytes),
@@ -152,7 +153,8 @@ fn carried(rules: &Rules<'_>, guest: usize, policy: &Policy) -> Cost {
 pub(crate) fn needed(rules: &Rules<'_>, guest: usize, policy: &Policy, price: Price) -> f64 {
     let least = price.ease * policy.min_improvement;
     let unit = rules.facts.bundles.unit(&guest).iter();
-    let minutes = unit.map(|&member| cost(&rules.snapshot.guests[member], policy).minutes);
+    let pace = rules.snapshot.experience.pace();
+    let minutes = unit.map(|&member| cost(&rules.snapshot.guests[member], policy, pace).minutes);
     price.scarcity * minutes.map(|minutes| least + POINTS_PER_MINUTE * minutes).sum::<f64>()
 }
 
@@ -179,6 +181,7 @@ pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &P
     let Move { guest, source, target, guest_index, .. } = *migration;
     let (snapshot, fleet) = (rules.snapshot, rules.fleet);
     let improvement = improvement(rules, guest_index, migration.target_index);
+    let (confidence, certain) = confidence::confidence_of(migration, rules, policy);
     let risk = risk::assess(guest, &policy.risk);
     let mut evidence = if rules.gain(guest_index, migration.target_index) > 0.0 {
         rules.told(guest_index)
@@ -196,7 +199,8 @@ pub(crate) fn recommendation(migration: &Move<'_>, rules: &Rules<'_>, policy: &P
         source: source.id.clone(),
         target: target.id.clone(),
         improvement,
-        confidence: confidence::confidence_of(migration, rules, policy),
+        confidence,
+        certain,
         risk: risk.level,
         cost: carried(rules, guest_index, policy),
         conflict: None,
@@ -267,7 +271,7 @@ mod tests {
 
     fn cost_of(guest: &str) -> Cost {
         let snapshot = fixture::snapshot(&format!("pve1 | 101 {guest}"));
-        cost(&snapshot.guests[0], &Policy { migration_link_mbps: 8000, ..Policy::default() })
+        cost(&snapshot.guests[0], &Policy { migration_link_mbps: 8000, ..Policy::default() }, 1.0)
     }
 
     #[test]

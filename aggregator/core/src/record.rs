@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{Memory, Policy, Run, Snapshot, decide};
 
 /// Version of the record's form and of the rules behind it. Raise it with every change that can change a decision.
-pub const RECORD_VERSION: u32 = 3;
+pub const RECORD_VERSION: u32 = 4;
 
 /// Differences listed at most.
 const MAX_DIFFERENCES: usize = 50;

@@ -11,6 +11,7 @@ use evenkeel_common::units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::coexist::OtherBalancer;
+use crate::experience::Experience;
 
 /// One cluster at one moment. The order of its lists does not matter; [`Snapshot::sorted`] gives the canonical one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Snapshot {
     /// What is not to be started though it may be decided.
     #[serde(default)]
     pub hands_off: Vec<HandsOff>,
+    /// What evenkeel's own migrations taught.
+    #[serde(default)]
+    pub experience: Experience,
 }
 
 /// A reason to start no migration: breakers, switches, what failed a moment ago.

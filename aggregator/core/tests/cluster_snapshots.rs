@@ -104,6 +104,7 @@ fn read(folder: &Path, name: &str) -> Snapshot {
         utc_offset_s: 0,
         others: vec![],
         hands_off: vec![],
+        experience: Default::default(),
     }
 }
 

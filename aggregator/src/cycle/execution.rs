@@ -11,7 +11,8 @@ use evenkeel_common::decision::{Action, Mover};
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
-use evenkeel_core::{HandsOff, Mode, PastMove, RunRecord, Snapshot};
+use evenkeel_core::experience::Ended;
+use evenkeel_core::{Experience, HandsOff, Mode, PastMove, RunRecord, Snapshot};
 use evenkeel_runtime::clock::Clock;
 
 use super::handle::ClusterHandle;
@@ -48,7 +49,7 @@ impl Execution {
         let executor = Executor {
             book: Arc::clone(&handle.book),
             gate: Arc::clone(&handle.gate),
-            hypervisor: Proxmox::new(migrator, Arc::clone(clock)),
+            hypervisor: Proxmox::new(migrator),
             switches: Arc::new(ClusterSwitches { handle: Arc::clone(handle), no_execute }),
             policy: handle.policy.clone(),
             config: handle.execute.clone(),
@@ -187,6 +188,22 @@ pub(super) fn moved_by_us(book: &[Intent], guest: Vmid, to: &NodeId, at: Timesta
         let Some(from) = intent.submitted_at.filter(|_| own && intent.target == *to) else { return false };
         at >= from.before(NEAR) && intent.ended_at().is_none_or(|end| at <= end.after(NEAR))
     })
+}
+
+/// What evenkeel's own migrations taught.
+pub(super) fn experience(book: &Book, now: Timestamp) -> Experience {
+    let ended = book.all().into_iter().filter_map(|intent| {
+        let refused = matches!(intent.why, Some(Reason::NotAccepted { .. }));
+        let counts = matches!(intent.state, State::Done | State::Failed) && !refused;
+        // By the configured speed alone, or what was learnt would be learnt again.
+        let told = intent.predicted.minutes / intent.predicted.pace.max(0.01);
+        Some(Ended {
+            at: intent.ended_at().filter(|_| counts)?,
+            told_minutes: told,
+            took_minutes: intent.took().map(|took| took.as_secs_f64() / 60.0),
+        })
+    });
+    Experience::of(ended, book.rearmed_at(), now)
 }
 
 /// Migrations of evenkeel that Proxmox VE began and that came to nothing, as the history has them.

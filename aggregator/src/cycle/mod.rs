@@ -294,6 +294,7 @@ impl Cycle {
             others: self.others.known(),
             in_flight: in_flight(&self.handle.book),
             hands_off,
+            experience: execution::experience(&self.handle.book, at),
             paused,
             max_skew_ms: self.max_skew_ms,
         }))

@@ -12,10 +12,10 @@ use evenkeel_common::reason::Reason;
 use evenkeel_common::sample::Metric;
 use evenkeel_common::time::{Timestamp, Window};
 use evenkeel_common::units::Bytes;
-use evenkeel_core::OtherBalancer;
 use evenkeel_core::snapshot::{
     GuestState, HaRule, HandsOff, InFlight, NodeState, PastMove, Pressure, Snapshot,
 };
+use evenkeel_core::{Experience, OtherBalancer};
 
 use crate::ingest::live::{GuestLive, NodeCell, NodeLive};
 use crate::ingest::recent::Recent;
@@ -55,6 +55,8 @@ pub struct Inputs<'a> {
     pub in_flight: Vec<InFlight>,
     /// What is not to be started.
     pub hands_off: Vec<HandsOff>,
+    /// What evenkeel's own migrations taught.
+    pub experience: Experience,
     /// Why an operator paused the cluster, if so.
     pub paused: Option<String>,
     /// Most milliseconds a node's clock may be off.
@@ -78,6 +80,7 @@ pub fn build(inputs: Inputs<'_>) -> Snapshot {
         utc_offset_s: 0,
         others: inputs.others.clone(),
         hands_off: inputs.hands_off.clone(),
+        experience: inputs.experience,
     };
     let inventory = match &inputs.inventory {
         Ok(inventory) => *inventory,

@@ -101,7 +101,7 @@ impl<H: Hypervisor> Executor<H> {
             }
             let guest = record.snapshot.guests.iter().find(|g| g.vmid == decision.recommendation.guest);
             let Some(guest) = guest else { continue };
-            let mut intent = Intent::of(decision, guest.kind);
+            let mut intent = Intent::of(decision, guest.kind, record.snapshot.experience.pace());
             if by_itself {
                 let (at, by) = (decision.id.run_at(), "mode auto".to_owned());
                 intent.enter(at, State::Approved, Reason::Approved { by: by.clone() }.to_string());

@@ -124,6 +124,8 @@ pub struct Predicted {
     pub confidence: f64,
     /// How long it takes, in minutes.
     pub minutes: f64,
+    /// What that was of the duration at the configured speed.
+    pub pace: f64,
     /// Bytes that cross the network.
     pub bytes: u64,
 }
@@ -186,9 +188,16 @@ pub struct Intent {
 impl Intent {
     /// What a decision wants, at the time of its run.
     #[must_use]
-    pub fn of(decision: &Decision, kind: GuestKind) -> Self {
+    pub fn of(decision: &Decision, kind: GuestKind, pace: f64) -> Self {
         let (id, at, why) = (decision.id.clone(), decision.id.run_at(), decision.reason.to_string());
-        Self::new(id, &decision.recommendation, kind, Purpose::Balance, at, &why)
+        Self::new(id, &decision.recommendation, kind, Purpose::Balance, at, &why).at_pace(pace)
+    }
+
+    /// Told at this pace, see [`Predicted::pace`].
+    #[must_use]
+    pub fn at_pace(mut self, pace: f64) -> Self {
+        self.predicted.pace = pace;
+        self
     }
 
     /// A proposal.
@@ -217,6 +226,7 @@ impl Intent {
                 improvement: *improvement,
                 confidence: confidence.get(),
                 minutes: cost.minutes,
+                pace: 1.0,
                 bytes: cost.bytes.0,
             },
             state: State::Proposed,
@@ -330,6 +340,7 @@ pub(crate) mod tests {
                 target: node("pve2"),
                 improvement: 2.0,
                 confidence: Score::clamped(90.0),
+                certain: false,
                 risk: Risk::Low,
                 cost: Cost { minutes: 0.7, bytes: Bytes::gib(8) },
                 conflict: None,
@@ -340,7 +351,7 @@ pub(crate) mod tests {
             reason: Reason::Accepted { before: 10.0, after: 8.0 },
             trail: Trail::default(),
         };
-        Intent::of(&decision, GuestKind::Qemu)
+        Intent::of(&decision, GuestKind::Qemu, 1.0)
     }
 
     #[test]

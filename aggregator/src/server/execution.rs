@@ -100,7 +100,8 @@ impl ExecutionService {
             }
             let id = DecisionId { cluster: handle.id.clone(), run_s: now.as_secs(), number };
             let detail = format!("{node} is to be emptied; planned on the data of {of}");
-            let intent = Intent::new(id, wanted, guest.kind, Purpose::Evacuation, now, &detail);
+            let intent = Intent::new(id, wanted, guest.kind, Purpose::Evacuation, now, &detail)
+                .at_pace(record.snapshot.experience.pace());
             handle.book.add(intent.clone()).await.map_err(|error| Status::internal(error.to_string()))?;
             proposed.push(intent);
         }

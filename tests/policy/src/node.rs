@@ -25,6 +25,7 @@ pub fn cluster(at: Timestamp) -> Result<Snapshot> {
         utc_offset_s: 0,
         others: vec![],
         hands_off: vec![],
+        experience: Default::default(),
     })
 }
 

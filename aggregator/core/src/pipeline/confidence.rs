@@ -19,7 +19,7 @@ impl Filter for Confidence {
     }
 
     fn judge(&self, migration: &Move<'_>, context: &Context<'_>) -> Verdict {
-        let confidence = confidence_of(migration, &context.rules(), context.policy).get();
+        let confidence = confidence_of(migration, &context.rules(), context.policy).0.get();
         let needed = context.policy.confidence_threshold;
         if confidence < needed {
             Verdict::Filtered(Reason::ConfidenceTooLow { confidence, needed })

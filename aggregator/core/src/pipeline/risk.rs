@@ -37,7 +37,7 @@ impl Filter for Risk {
         let multiplier = policy.intelligent_migrations.risk_confidence_multiplier;
         // A threshold above the most that is asked for stands: then the filter before this one wants it.
         let needed = (policy.confidence_threshold * multiplier).min(MOST.max(policy.confidence_threshold));
-        let confidence = confidence_of(migration, &context.rules(), policy).get();
+        let confidence = confidence_of(migration, &context.rules(), policy).0.get();
         let parts = risk.parts;
         if confidence < needed {
             Verdict::Filtered(Reason::RiskTooHigh { parts, confidence, needed })
