@@ -134,7 +134,7 @@ impl Aggregator {
         let audit = Arc::new(Audit::open(&dir.join("audit.log"))?);
         let store: Arc<dyn Store> =
             Arc::new(SledStore::open(&store_dir(&config), &config.store, clock.now())?);
-        let clusters = Arc::new(open_clusters(&config.clusters, &store)?);
+        let clusters = Arc::new(open_clusters(&config.clusters, &store, clock.now())?);
         let (stop, failed, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let live = Arc::<Live>::default();
         let steering = Arc::new(Steering::new(authority.secret()));
@@ -305,12 +305,13 @@ pub fn store_dir(config: &AggregatorConfig) -> PathBuf {
 fn open_clusters(
     clusters: &[ClusterConfig],
     store: &Arc<dyn Store>,
+    now: Timestamp,
 ) -> Result<BTreeMap<ClusterId, Arc<ClusterHandle>>, StartError> {
     let mut handles = BTreeMap::new();
     for cluster in clusters {
         let id = ClusterId::new(&cluster.name)?;
         let (policy, execute) = (cluster.policy.clone(), cluster.execute.clone());
-        handles.insert(id.clone(), Arc::new(ClusterHandle::open(id, policy, execute, store)?));
+        handles.insert(id.clone(), Arc::new(ClusterHandle::open(id, policy, execute, store, now)?));
     }
     Ok(handles)
 }

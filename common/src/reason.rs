@@ -380,6 +380,9 @@ reasons! {
     /// What became of a migration is not known.
     "unresolved" Unresolved { migration: DecisionId, guest: Vmid } =>
         ("what became of migration {migration} of guest {guest} is not known; look at the guest, then run `evenkeelctl rearm`");
+    /// What an earlier process started is not known in full.
+    "intents_damaged" IntentsDamaged { rows: u32 } =>
+        ("{rows} record(s) of earlier migrations can not be read; look whether guests are locked, then run `evenkeelctl rearm`");
     /// Too many migrations failed.
     "breaker_open" BreakerOpen { node: Option<NodeId>, failed: u32, of: u32, minutes_left: u32 } =>
         ("{failed} of the last {of} migrations{} failed; the next one is tried in {minutes_left} min, or after `evenkeelctl rearm`",

@@ -16,7 +16,7 @@ use evenkeel_runtime::clock::Clock;
 use evenkeel_runtime::random::{self, SeededEntropy};
 use evenkeel_tests::fake_pve::cluster::FakeHaResource;
 use evenkeel_tests::fake_pve::{
-    self, Behaviour, Course, FakeCluster, FakeGuest, FakePve, Fault, PostOutcome,
+    self, Behaviour, Course, FakeCluster, FakeGuest, FakePve, Fault, PostOutcome, PveVersion,
 };
 use evenkeel_tests::harness::real_time;
 use evenkeel_tests::quick::QuickClock;
@@ -115,6 +115,9 @@ fn cluster(scenario: &Scenario, clock: &QuickClock) -> FakeCluster {
                 .ha_resources
                 .insert(vmid(number), FakeHaResource { state: "started".into(), group: None });
         }
+    }
+    if scenario.one_in(4) {
+        cluster.version = PveVersion::V8;
     }
     if let Some(fault) = scenario.fault() {
         cluster.fail_posts_times("/nodes/", fault, 1 + u32::try_from(scenario.draw(2)).unwrap());

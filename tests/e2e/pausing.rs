@@ -66,7 +66,7 @@ impl Rig {
         let execute =
             ExecuteConfig { token_file: exec_token.clone(), quiet_start_secs: 0, ..ExecuteConfig::default() };
         let id = ClusterId::new("lab").unwrap();
-        let handle = Arc::new(ClusterHandle::open(id, policy, execute, &store).unwrap());
+        let handle = Arc::new(ClusterHandle::open(id, policy, execute, &store, clock.now()).unwrap());
         let pve_config = PveConfig {
             endpoints: vec![pve.endpoint()],
             token_file: dir.path().join("audit"),

@@ -41,6 +41,7 @@ const OF_THE_DAEMON: &[&str] = &[
     "no_exec_token",
     "starting",
     "unresolved",
+    "intents_damaged",
     "breaker_open",
     "breaker_trial",
     "backup_running",

@@ -12,6 +12,7 @@ use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use evenkeel_core::experience::Ended;
+use evenkeel_core::learn::Verdict;
 use evenkeel_core::{Experience, HandsOff, Mode, PastMove, RunRecord, Snapshot};
 use evenkeel_runtime::clock::Clock;
 
@@ -87,6 +88,37 @@ impl Execution {
     /// [`LogError`].
     pub async fn check(&self, snapshot: &Snapshot) -> Result<(), LogError> {
         self.executor.check(snapshot).await
+    }
+
+    /// Notes what was said of moves that were its own.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn judge(&self, verdicts: &[Verdict], at: Timestamp) -> Result<(), LogError> {
+        for Verdict { of, helped } in verdicts {
+            let own = |intent: &&Intent| {
+                let ended = intent.ended_at().is_some_and(|ended| near(ended, of.at));
+                (intent.guest, &intent.target) == (of.guest, &of.target) && ended
+            };
+            let done = self.executor.book.in_state(&[State::Done]);
+            let Some(intent) = done.iter().find(own) else { continue };
+            let said = match helped {
+                Some(true) => "it helped",
+                Some(false) => "it did not help",
+                None => "nothing can be said of whether it helped",
+            };
+            let (hours, spared) = (of.outcome.hours, of.outcome.spared());
+            let detail = match hours > 0.0 {
+                true => format!("{said}: {spared:.2} core hours less waiting in {hours:.1} h"),
+                false => format!("{said}: what it was for was reached with its arrival"),
+            };
+            let note = |intent: &mut Intent| {
+                intent.note(at, detail);
+                Ok::<_, LogError>(())
+            };
+            self.executor.book.change(&intent.id, note).await?;
+        }
+        Ok(())
     }
 
     /// Whether something may be to start.
@@ -181,6 +213,10 @@ fn failure(outcome: &TaskOutcome) -> Option<String> {
     }
 }
 
+fn near(a: Timestamp, b: Timestamp) -> bool {
+    a.since(b).max(b.since(a)) <= NEAR
+}
+
 /// Whether evenkeel moved a guest to a node at a time.
 pub(super) fn moved_by_us(book: &[Intent], guest: Vmid, to: &NodeId, at: Timestamp) -> bool {
     book.iter().any(|intent| {
@@ -224,29 +260,19 @@ pub(super) fn failures(book: &[Intent]) -> impl Iterator<Item = PastMove> {
     })
 }
 
-/// The intents of a cluster that the store has.
-///
-/// # Errors
-/// Of the store. A damaged intent is an error too: what it may have started is not known.
-pub(super) fn load(store: &dyn Store, cluster: &ClusterId) -> Result<Vec<Intent>, StoreError> {
-    let (mut intents, mut unreadable) = (Vec::new(), None);
-    trees::INTENTS.scan(
-        store,
-        &KeyRange::under(cluster),
-        Direction::Forward,
-        OnDamage::Fail,
-        |key, value| {
+/// The intents of a cluster that the store has, and how many rows can not be read: what these started is not known.
+fn load(store: &dyn Store, cluster: &ClusterId) -> Result<(Vec<Intent>, u32), StoreError> {
+    let (mut intents, mut unreadable) = (Vec::new(), 0_u64);
+    let range = KeyRange::under(cluster);
+    let damaged =
+        trees::INTENTS.scan(store, &range, Direction::Forward, OnDamage::Skip, |_, value| {
             match serde_json::from_value(value) {
                 Ok(intent) => intents.push(intent),
-                Err(error) => unreadable = Some((key, error.to_string())),
+                Err(_) => unreadable += 1,
             }
             ControlFlow::Continue(())
-        },
-    )?;
-    if let Some((key, error)) = unreadable {
-        tracing::error!(%cluster, ?key, error, "an intent was stored by another version and is left out");
-    }
-    Ok(intents)
+        })?;
+    Ok((intents, u32::try_from(damaged + unreadable).unwrap_or(u32::MAX)))
 }
 
 /// Keeps intents, and what they mean for the decisions they come from.
@@ -299,7 +325,13 @@ pub(super) fn open_book(
     store: &Arc<dyn Store>,
     cluster: &ClusterId,
     rearmed_at: Option<Timestamp>,
+    now: Timestamp,
 ) -> Result<Arc<Book>, StoreError> {
-    let kept = load(store.as_ref(), cluster)?;
-    Ok(Arc::new(Book::new(Arc::new(StoreLog { store: Arc::clone(store) }), kept, rearmed_at)))
+    let (kept, unreadable) = load(store.as_ref(), cluster)?;
+    if unreadable > 0 {
+        tracing::error!(%cluster, unreadable, "records of migrations can not be read; nothing is started until `evenkeelctl rearm`");
+    }
+    let log = Arc::new(StoreLog { store: Arc::clone(store) });
+    let damage = (unreadable > 0).then_some((unreadable, now));
+    Ok(Arc::new(Book::with_damage(log, kept, rearmed_at, damage)))
 }

@@ -80,6 +80,7 @@ impl ClusterHandle {
         policy: Policy,
         execute: ExecuteConfig,
         store: &Arc<dyn Store>,
+        now: Timestamp,
     ) -> Result<Self, StoreError> {
         let stored = trees::CONTROL.get(store.as_ref(), &pause_key(&id))?;
         // A pause that can not be read is still a pause: the safe reading.
@@ -89,7 +90,7 @@ impl ClusterHandle {
         let rearmed = trees::CONTROL.get(store.as_ref(), &rearm_key(&id))?;
         // One that can not be read never was: the safe reading.
         let rearmed: Option<Rearmed> = rearmed.and_then(|value| serde_json::from_value(value).ok());
-        let book = execution::open_book(store, &id, rearmed.map(|rearmed| rearmed.at))?;
+        let book = execution::open_book(store, &id, rearmed.map(|rearmed| rearmed.at), now)?;
         let state = Mutex::new(ClusterState { pause, ..ClusterState::default() });
         Ok(Self {
             id,

@@ -43,18 +43,23 @@ impl Learning {
         self.learner.note(&record.run.decisions);
     }
 
-    /// Looks at a new snapshot. What is now known of moves goes into `moves`; what has to be kept is handed out, in as
-    /// many batches as it takes: many guests may be watched at once, and a batch has its bound.
+    /// Looks at a new snapshot. What is now known of moves goes into `moves`, and is handed out; so is what has to be
+    /// kept, in as many batches as it takes: many guests may be watched at once, and a batch has its bound.
     ///
     /// # Errors
     /// Only when a record can not be encoded.
-    pub fn follow(&mut self, snapshot: &Snapshot, moves: &mut Moves) -> Result<Vec<Batch>, StoreError> {
+    pub fn follow(
+        &mut self,
+        snapshot: &Snapshot,
+        moves: &mut Moves,
+    ) -> Result<(Vec<Batch>, Vec<Verdict>), StoreError> {
         let (mut full, mut batch) = (Vec::new(), Batch::new());
-        for verdict in self.learner.follow(snapshot) {
+        let verdicts = self.learner.follow(snapshot);
+        for verdict in &verdicts {
             // A verdict and the end of watching are one batch, or the move could be judged anew after a crash.
             batch.delete(&trees::WATCHED, &self.key(&verdict.of));
-            tell(&self.cluster, &verdict);
-            moves.judge(&verdict, &self.cluster, &mut batch)?;
+            tell(&self.cluster, verdict);
+            moves.judge(verdict, &self.cluster, &mut batch)?;
             if batch.is_full() {
                 full.push(std::mem::take(&mut batch));
             }
@@ -68,7 +73,7 @@ impl Learning {
             }
         }
         full.extend((!batch.is_empty()).then_some(batch));
-        Ok(full)
+        Ok((full, verdicts))
     }
 
     fn key(&self, watched: &Watched) -> MoveKey {

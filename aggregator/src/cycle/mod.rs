@@ -227,7 +227,8 @@ impl Cycle {
         let mut snapshot = self.snapshot(at, inventory.as_deref().map_err(Clone::clone)).await?;
         self.trails.follow(&mut snapshot);
         let record = RunRecord::of(snapshot, self.handle.policy.clone(), self.memory.clone());
-        for batch in self.learning.follow(&record.snapshot, &mut self.moves)? {
+        let (batches, verdicts) = self.learning.follow(&record.snapshot, &mut self.moves)?;
+        for batch in batches {
             self.write(batch).await?;
         }
         self.learning.note(&record);
@@ -244,6 +245,7 @@ impl Cycle {
         self.handle.publish(Arc::clone(&record));
         if let (Some(execution), Ok(inventory)) = (&self.execution, inventory) {
             execution.check(&record.snapshot).await?;
+            execution.judge(&verdicts, at).await?;
             execution.take_up(&record).await?;
             self.start(record.snapshot.clone(), &inventory).await?;
         }

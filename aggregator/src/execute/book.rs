@@ -28,6 +28,8 @@ pub struct LogError(pub String);
 /// The intents of one cluster, shared by the cycle, which acts on them, and the server, which shows them and takes
 /// operators' words.
 pub struct Book {
+    /// Records that could not be read, and when that was found.
+    unreadable: Option<(u32, Timestamp)>,
     intents: Mutex<BTreeMap<DecisionId, Intent>>,
     rearmed_at: Mutex<Option<Timestamp>>,
     /// One change at a time, from what it was to what is kept.
@@ -45,8 +47,20 @@ impl Book {
     /// What an earlier process left, and when an operator last armed it anew.
     #[must_use]
     pub fn new(log: Arc<dyn IntentLog>, kept: Vec<Intent>, rearmed_at: Option<Timestamp>) -> Self {
+        Self::with_damage(log, kept, rearmed_at, None)
+    }
+
+    /// The same, where some records could not be read, and when that was found: what these started is not known.
+    #[must_use]
+    pub fn with_damage(
+        log: Arc<dyn IntentLog>,
+        kept: Vec<Intent>,
+        rearmed_at: Option<Timestamp>,
+        unreadable: Option<(u32, Timestamp)>,
+    ) -> Self {
         let intents = kept.into_iter().map(|intent| (intent.id.clone(), intent)).collect();
         let book = Self {
+            unreadable,
             intents: Mutex::new(intents),
             rearmed_at: Mutex::new(rearmed_at),
             editing: tokio::sync::Mutex::default(),
@@ -93,6 +107,13 @@ impl Book {
     /// Notes that an operator armed it anew, which has been kept already.
     pub fn rearm(&self, at: Timestamp) {
         *self.rearmed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// How many records could not be read, while nobody has armed anew since.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<u32> {
+        let rearmed = self.rearmed_at();
+        self.unreadable.filter(|(_, at)| rearmed.is_none_or(|rearmed| rearmed < *at)).map(|(rows, _)| rows)
     }
 
     /// Those of which it was unknown what became of them, and nobody has armed anew since.
@@ -217,5 +238,10 @@ pub(crate) mod tests {
         assert_eq!(book.unresolved().len(), 1);
         book.rearm(at(100));
         assert_eq!(book.unresolved(), []);
+        let damaged = Some((2, at(200)));
+        let book = Book::with_damage(Arc::new(Forgetful::default()), vec![], Some(at(100)), damaged);
+        assert_eq!(book.unreadable(), Some(2));
+        book.rearm(at(200));
+        assert_eq!(book.unreadable(), None);
     }
 }

@@ -17,7 +17,7 @@ use evenkeel_runtime::clock::Clock;
 
 use super::book::{Book, LogError};
 use super::config::ExecuteConfig;
-use super::follow::follow;
+use super::follow::{follow, is_open};
 use super::gate::Gate;
 use super::holds::holds;
 use super::intent::{Intent, State};
@@ -143,7 +143,7 @@ impl<H: Hypervisor> Executor<H> {
     /// # Errors
     /// [`LogError`].
     pub async fn follow(&self, view: &View) -> Result<(), LogError> {
-        for intent in self.book.all() {
+        for intent in self.book.all().into_iter().filter(|intent| is_open(intent, view.at)) {
             let claimed = self.book.claimed_by_others(&intent.id);
             if follow(&intent, view, &claimed).is_none() {
                 continue;

@@ -32,12 +32,20 @@ const LATE: Duration = Duration::from_hours(1);
 #[must_use]
 pub fn follow(intent: &Intent, view: &View, claimed: &BTreeSet<String>) -> Option<Intent> {
     let look = Look { view, claimed };
-    if !intent.state.is_under_way() && !look.came_late(intent) {
+    if !is_open(intent, view.at) || !(intent.state.is_under_way() || look.own_task(intent).is_some()) {
         return None;
     }
     let mut next = intent.clone();
     look.step(&mut next);
     (next != *intent).then_some(next)
+}
+
+/// Whether something may still be seen of it: it is under way, or its call seemed to be lost a short while ago.
+#[must_use]
+pub fn is_open(intent: &Intent, now: Timestamp) -> bool {
+    let lost = matches!(intent.why, Some(Reason::NotAccepted { .. }));
+    let recent = intent.ended_at().is_some_and(|ended| now.since(ended) < LATE);
+    intent.state.is_under_way() || (lost && recent)
 }
 
 struct Look<'a> {
@@ -46,13 +54,6 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Whether a call that seemed to be lost has a task after all.
-    fn came_late(&self, intent: &Intent) -> bool {
-        let lost = matches!(intent.why, Some(Reason::NotAccepted { .. }));
-        let recent = intent.ended_at().is_some_and(|ended| self.view.at.since(ended) < LATE);
-        lost && recent && self.own_task(intent).is_some()
-    }
-
     /// The task of the call: the one it is known by, else a new one of the same guest by the same token.
     fn own_task(&self, intent: &Intent) -> Option<&Task> {
         let mut tasks = self.view.tasks_of(intent.guest);

@@ -25,6 +25,11 @@ pub fn holds(book: &Book, rest: Duration, now: Timestamp) -> Vec<HandsOff> {
         why: Reason::Unresolved { migration: lost.id, guest: lost.guest },
     });
     let mut holds: Vec<HandsOff> = unresolved.collect();
+    holds.extend(book.unreadable().map(|rows| HandsOff {
+        node: None,
+        guest: None,
+        why: Reason::IntentsDamaged { rows },
+    }));
     let mut nodes: Vec<&NodeId> =
         intents.iter().flat_map(|intent| [&intent.source, &intent.target]).collect();
     nodes.sort();

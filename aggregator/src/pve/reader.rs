@@ -35,6 +35,8 @@ const CONCURRENCY: usize = 4;
 const SHRINKAGE_ACCEPTED_AFTER: Duration = Duration::from_mins(10);
 /// How often the token's privileges are looked at again.
 const PERMISSIONS_EVERY: Duration = Duration::from_mins(10);
+/// The same while some are missing: nothing is decided meanwhile, and the answer may have been a bad one.
+const PERMISSIONS_AGAIN: Duration = Duration::from_mins(1);
 /// How often a node's version and CPU model are asked for again after a failure.
 const NODE_INFO_RETRY: Duration = Duration::from_mins(5);
 /// How often local time is asked for: summer time begins and ends in the middle of a run.
@@ -226,7 +228,10 @@ impl InventoryReader {
 
     /// Looks at the privileges at the start, now and then, and whenever no guest is seen.
     async fn look_at_permissions(&mut self, now: Timestamp, guests: usize) -> Result<(), PveError> {
-        let due = self.permissions.as_ref().is_none_or(|(at, _)| now.since(*at) >= PERMISSIONS_EVERY);
+        let due = self.permissions.as_ref().is_none_or(|(at, missing)| {
+            let every = if missing.is_empty() { PERMISSIONS_EVERY } else { PERMISSIONS_AGAIN };
+            now.since(*at) >= every
+        });
         if due || guests < self.seen.len() || guests == 0 {
             self.permissions = Some((now, permissions::check(&self.client).await?));
         }

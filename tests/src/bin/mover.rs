@@ -80,7 +80,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ..ExecuteConfig::default()
     };
     let id = ClusterId::new("lab")?;
-    let handle = Arc::new(ClusterHandle::open(id, policy.clone(), execute, &store)?);
+    let handle = Arc::new(ClusterHandle::open(id, policy.clone(), execute, &store, clock.now())?);
     let pve = PveConfig {
         endpoints: vec![arguments.endpoint],
         token_file: arguments.dir.join("audit"),
