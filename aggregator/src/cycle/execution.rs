@@ -264,14 +264,13 @@ pub(super) fn failures(book: &[Intent]) -> impl Iterator<Item = PastMove> {
 fn load(store: &dyn Store, cluster: &ClusterId) -> Result<(Vec<Intent>, u32), StoreError> {
     let (mut intents, mut unreadable) = (Vec::new(), 0_u64);
     let range = KeyRange::under(cluster);
-    let damaged =
-        trees::INTENTS.scan(store, &range, Direction::Forward, OnDamage::Skip, |_, value| {
-            match serde_json::from_value(value) {
-                Ok(intent) => intents.push(intent),
-                Err(_) => unreadable += 1,
-            }
-            ControlFlow::Continue(())
-        })?;
+    let damaged = trees::INTENTS.scan(store, &range, Direction::Forward, OnDamage::Skip, |_, value| {
+        match serde_json::from_value(value) {
+            Ok(intent) => intents.push(intent),
+            Err(_) => unreadable += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
     Ok((intents, u32::try_from(damaged + unreadable).unwrap_or(u32::MAX)))
 }
 

@@ -185,9 +185,10 @@ impl Cycle {
                     execution.follow(&inventory, &snapshot::placements(&agents)).await?;
                 }
                 let mut batch = Batch::new();
-                self.moves.observe(&inventory, &self.handle.id, &self.handle.book.all(), &mut batch)?;
+                let intents = self.handle.book.all();
+                self.moves.observe(&inventory, &self.handle.id, &intents, &mut batch)?;
                 self.outcomes.observe(&inventory, &self.handle.id, &mut batch)?;
-                self.others.observe(&inventory, pve.reader.client().token_id());
+                self.others.observe(&inventory, pve.reader.client().token_id(), &intents);
                 if !batch.is_empty() {
                     self.write(batch).await?;
                 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_common::id::NodeId;
 use evenkeel_core::coexist::{OtherBalancer, QUIET, Sign};
 
+use crate::execute::Intent;
 use crate::pve::Inventory;
 use crate::pve::tasks::{MigrationKind, MigrationTask};
 
@@ -37,9 +38,10 @@ impl Others {
         Self(known.iter().map(|other| (other.name.clone(), other.clone())).collect())
     }
 
-    /// Takes in what an inventory shows. `own`: evenkeel's own token, `user@realm!tokenid`.
-    pub(super) fn observe(&mut self, inventory: &Inventory, own: &str) {
-        for other in found(inventory, own) {
+    /// Takes in what an inventory shows. `own`: evenkeel's own token, `user@realm!tokenid`; `intents`: what it started,
+    /// with whichever token.
+    pub(super) fn observe(&mut self, inventory: &Inventory, own: &str, intents: &[Intent]) {
+        for other in found(inventory, own, intents) {
             let known = self.0.entry(other.name.clone()).or_insert_with(|| {
                 tracing::warn!(name = other.name, moves = other.moves, "another balancer moves guests");
                 other.clone()
@@ -59,12 +61,14 @@ impl Others {
 }
 
 /// The balancers that the tasks of the last day show.
-fn found(inventory: &Inventory, own: &str) -> Vec<OtherBalancer> {
+fn found(inventory: &Inventory, own: &str, intents: &[Intent]) -> Vec<OtherBalancer> {
+    let started: BTreeSet<&str> = intents.iter().filter_map(|intent| intent.upid.as_deref()).collect();
     let all = || inventory.history.iter().chain(&inventory.running);
     let mut by_user: BTreeMap<&str, Vec<&MigrationTask>> = BTreeMap::new();
     for task in all() {
         let recent = inventory.taken_at.since(task.upid.started_at) < QUIET;
-        if recent && !is_own(&task.upid.user, own) && !is_of_ha(task, inventory, all()) {
+        let ours = is_own(&task.upid.user, own) || started.contains(task.upid.as_str());
+        if recent && !ours && !is_of_ha(task, inventory, all()) {
             by_user.entry(&task.upid.user).or_default().push(task);
         }
     }
@@ -184,7 +188,7 @@ mod tests {
     #[track_caller]
     fn check(tasks: &str, expected: &[(&str, Sign, u32)]) {
         let mut others = Others::default();
-        others.observe(&inventory(tasks), OWN);
+        others.observe(&inventory(tasks), OWN, &[]);
         let known = others.known();
         let told: Vec<_> = known.iter().map(|o| (o.name.as_str(), o.what, o.moves)).collect();
         assert_eq!(told, expected);
@@ -238,7 +242,20 @@ mod tests {
         check(&asked, &[("x@pve!t", Sign::Pattern, 3)]);
         let mut others = Others::default();
         // Tokens of root are not evenkeel's only because its own is one of them.
-        others.observe(&inventory("root@pam!proxlb qmigrate 101 n1>n2 5"), "root@pam!evenkeel");
+        others.observe(&inventory("root@pam!proxlb qmigrate 101 n1>n2 5"), "root@pam!evenkeel", &[]);
+        assert_eq!(others.known().len(), 1);
+        // What evenkeel started with a token of another user is its own all the same.
+        let started = inventory(
+            "m@pve!rw qmigrate 101 n1>n2 50\nm@pve!rw qmigrate 102 n1>n2 49\nm@pve!rw qmigrate 103 n3>n2 48",
+        );
+        let intents = started.history.iter().zip(1..).map(|(task, run_s)| Intent {
+            upid: Some(task.upid.to_string()),
+            ..crate::execute::intent::tests::intent(run_s)
+        });
+        let mut others = Others::default();
+        others.observe(&started, OWN, &intents.collect::<Vec<_>>());
+        assert_eq!(others.known(), []);
+        others.observe(&started, OWN, &[]);
         assert_eq!(others.known().len(), 1);
     }
 
@@ -248,13 +265,14 @@ mod tests {
         others.observe(
             &inventory("root@pam!proxlb qmigrate 101 n1>n2 600\nroot@pam!proxlb qmigrate 102 n1>n2 500"),
             OWN,
+            &[],
         );
         let mut others = Others::of(&others.known());
         let mut later = Inventory { taken_at: NOW.after(minutes(900)), ..inventory("") };
-        others.observe(&later, OWN);
+        others.observe(&later, OWN, &[]);
         assert_eq!((others.known().len(), others.known()[0].moves), (1, 2));
         later.taken_at = NOW.after(minutes(24 * 60 - 500));
-        others.observe(&later, OWN);
+        others.observe(&later, OWN, &[]);
         assert_eq!(others.known(), []);
     }
 }

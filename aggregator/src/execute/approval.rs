@@ -103,6 +103,22 @@ impl Book {
         changed.ok_or_else(|| ApprovalError::NotProposed(id.clone()))
     }
 
+    /// Gives up what is unknown: an operator has looked, and what was under way is no longer waited for.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn give_up_unknown(&self, by: &str, at: Timestamp) -> Result<(), LogError> {
+        for intent in self.in_state(&[State::Unknown]) {
+            let give_up = |intent: &mut Intent| {
+                let detail = format!("{by} has looked and armed anew");
+                intent.end(at, State::Failed, Reason::MigrationUnknown { detail });
+                Ok::<_, LogError>(())
+            };
+            self.change(&intent.id, give_up).await?;
+        }
+        Ok(())
+    }
+
     /// Ends what was neither approved nor started in time.
     ///
     /// # Errors
@@ -197,6 +213,24 @@ mod tests {
         assert_eq!(book.get(&id).unwrap().state, State::Approved);
         book.expire(at(60), PATIENCE).await.unwrap();
         assert_eq!(book.get(&id).unwrap().why, Some(Reason::Expired { minutes: 30, approved: true }));
+    }
+
+    #[tokio::test]
+    async fn what_is_unknown_is_waited_for_until_an_operator_has_looked() {
+        let (book, id) = book();
+        let lose = |intent: &mut Intent| {
+            for state in [State::Approved, State::Prepared, State::Submitting, State::Unknown] {
+                intent.enter(at(1), state, "");
+            }
+            Ok::<_, LogError>(())
+        };
+        book.change(&id, lose).await.unwrap();
+        assert!(book.get(&id).unwrap().state.is_under_way());
+        book.give_up_unknown("ann", at(9)).await.unwrap();
+        book.rearm(at(9));
+        let given_up = book.get(&id).unwrap();
+        assert_eq!((given_up.state, given_up.ended_at()), (State::Failed, Some(at(9))));
+        assert_eq!(book.unresolved(), []);
     }
 
     #[tokio::test]

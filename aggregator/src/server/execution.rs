@@ -173,11 +173,17 @@ impl Execution for ExecutionService {
         };
         let handles = self.control.clusters.values();
         let named = handles.filter(|handle| cluster.is_empty() || handle.id.as_str() == cluster);
-        let was_stopped_by = named.flat_map(stopped).collect();
+        let named: Vec<_> = named.cloned().collect();
+        let was_stopped_by = named.iter().flat_map(stopped).collect();
+        let by = name_of(who.as_ref());
         let rearmed = Rearmed { by: name_of(who.as_ref()), why: why.clone(), at: now };
         let change = move |handle: &ClusterHandle, store: &dyn Store| handle.rearm(&rearmed, store);
         let call = "/evenkeel.v1.Execution/Rearm";
         let clusters = self.control.change(&cluster, call, why, who, change).await?;
+        for handle in named {
+            let given_up = handle.book.give_up_unknown(&by, now).await;
+            given_up.map_err(|error| Status::internal(error.to_string()))?;
+        }
         Ok(Response::new(v1::RearmResponse { clusters, was_stopped_by }))
     }
 

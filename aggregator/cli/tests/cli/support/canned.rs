@@ -36,6 +36,9 @@ pub fn status() -> GetStatusResponse {
                 actions: actions.into_iter().map(|(action, count)| (action.into(), count)).collect(),
                 inventory: "ok".into(),
                 gaps: 1,
+                held: vec!["nothing is started while the file /var/lib/evenkeel/NO_EXECUTE exists; delete it to go on".into()],
+                moves_waiting: 2,
+                moves_under_way: 1,
                 ..ClusterStatus::default()
             },
             ClusterStatus {
