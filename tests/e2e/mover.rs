@@ -34,7 +34,7 @@ const STUCK: Duration = Duration::from_secs(120);
 const WRITES: u64 = 8;
 
 fn runs() -> u64 {
-    std::env::var(RUNS).map_or(36, |runs| runs.parse().unwrap())
+    std::env::var(RUNS).map_or(60, |runs| runs.parse().unwrap())
 }
 
 /// What a run is made of, by its seed.

@@ -129,7 +129,7 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_started_after_a_pause_has_returned() {
-    let races: u32 = std::env::var(RACES).map_or(150, |races| races.parse().unwrap());
+    let races: u32 = std::env::var(RACES).map_or(1000, |races| races.parse().unwrap());
     let rig = Arc::new(Rig::start().await);
     let entropy = SeededEntropy::new(7);
     let (mut before, mut never) = (0, 0);

@@ -269,7 +269,8 @@ async fn another_balancer_turns_moves_into_advice() {
     let dir = tempfile::tempdir().unwrap();
     let lab = lab(dir.path(), |config| {
         config.clusters[0].policy.preset = Preset::Off;
-        config.clusters[0].policy.mode = Mode::Auto;
+        config.clusters[0].policy.mode = Mode::Approve;
+        config.clusters[0].execute.quiet_start_secs = 0;
     })
     .await;
     let last = |lab: &VirtualLab| {
@@ -280,7 +281,7 @@ async fn another_balancer_turns_moves_into_advice() {
         let run = last(lab);
         run.run.decisions.iter().map(|decision| decision.action).collect::<Vec<_>>()
     };
-    assert!(actions(&lab).contains(&Action::Pending), "{:?}", actions(&lab));
+    assert!(actions(&lab).contains(&Action::AwaitingApproval), "{:?}", actions(&lab));
     // A person moves one guest: nothing changes. A tool moves one more.
     for (number, target, user) in [(100, "pve8", "ann@pam"), (101, "pve8", "root@pam!proxlb")] {
         let target = NodeId::new(target).unwrap();
@@ -297,14 +298,14 @@ async fn another_balancer_turns_moves_into_advice() {
         assert_eq!(run.run.suppressed, None, "{number}");
         let warned: Vec<_> = run.run.warnings.iter().map(ToString::to_string).collect();
         if user == "ann@pam" {
-            assert!(actions(&lab).contains(&Action::Pending) && warned.is_empty(), "{warned:?}");
+            assert!(actions(&lab).contains(&Action::AwaitingApproval) && warned.is_empty(), "{warned:?}");
         } else {
             assert!(
                 warned[0].starts_with("another balancer, root@pam!proxlb, moved 1 guest(s)"),
                 "{warned:?}"
             );
             assert!(actions(&lab).contains(&Action::Recommended), "{:?}", actions(&lab));
-            assert!(!actions(&lab).contains(&Action::Pending), "{:?}", actions(&lab));
+            assert!(!actions(&lab).contains(&Action::AwaitingApproval), "{:?}", actions(&lab));
         }
     }
     let shown = ctl(lab.site.dir.join("ctl.toml"), &["decisions", "--action", "recommended"]).await;
