@@ -123,6 +123,14 @@ async fn in_mode_approve_an_operator_says_yes_once_and_no_with_words() {
     let done: Vec<Intent> = intents(&lab).into_iter().filter(|i| i.state == State::Done).collect();
     assert_eq!(done.len(), 1, "{:#?}", intents(&lab));
     assert!(done[0].approved.as_ref().is_some_and(|(by, _)| by != "mode auto"), "{done:?}");
+    // Every run that wanted the move tells what became of it.
+    let waiting = json(&lab, &["decisions", "--action", "awaiting_approval"]).await;
+    let same =
+        |d: &&serde_json::Value| d["guest"] == done[0].guest.get() && d["target"] == done[0].target.as_str();
+    let still = waiting["decisions"].as_array().unwrap().iter().filter(same).count();
+    assert_eq!(still, 0, "{waiting:#}");
+    let repeated = json(&lab, &["explain", &id]).await;
+    assert_eq!(repeated["decisions"][0]["action"], "executed", "{repeated:#}");
     called_once(&lab);
     let open = json(&lab, &["moves", "--open"]).await;
     if let Some(next) = open["moves"].as_array().unwrap().iter().find(|moved| moved["state"] == "proposed") {

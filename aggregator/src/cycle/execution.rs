@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_common::decision::{Action, Mover};
+use evenkeel_common::decision::Mover;
 use evenkeel_common::id::{ClusterId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
@@ -294,28 +294,13 @@ impl StoreLog {
         let mut batch = Batch::new();
         batch.put(&trees::INTENTS, &key, &value)?;
         if let Some(mut decision) = trees::DECISIONS.get(self.store.as_ref(), &key)? {
-            let (action, reason) = fate(intent);
+            let (action, reason) = intent.fate();
             decision.action = action;
             decision.reason = reason.unwrap_or(decision.reason);
             batch.put(&trees::DECISIONS, &key, &decision)?;
         }
         self.store.apply(batch)?;
         self.store.flush()
-    }
-}
-
-/// What an intent means for its decision; without a reason the one it was made with stands.
-fn fate(intent: &Intent) -> (Action, Option<Reason>) {
-    let approved = intent.approved.as_ref().map(|(by, _)| Reason::Approved { by: by.clone() });
-    match intent.state {
-        State::Proposed => (Action::AwaitingApproval, None),
-        State::Approved | State::Prepared => (Action::Pending, approved),
-        State::Submitting | State::Submitted | State::Running | State::Verifying => {
-            (Action::Pending, Some(Reason::UnderWay { state: intent.state.name().to_owned() }))
-        }
-        State::Done => (Action::Executed, intent.why.clone()),
-        State::Failed | State::Unknown => (Action::Failed, intent.why.clone()),
-        State::Aborted => (Action::Skipped, intent.why.clone()),
     }
 }
 

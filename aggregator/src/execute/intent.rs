@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use evenkeel_common::decision::{Decision, Recommendation};
+use evenkeel_common::decision::{Action, Decision, Recommendation};
 use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{DecisionId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
@@ -286,6 +286,34 @@ impl Intent {
         entered.map_or(self.confirmed_at, |step| step.at)
     }
 
+    /// What it means for the decisions that wanted it; without a reason the one they were made with stands.
+    #[must_use]
+    pub fn fate(&self) -> (Action, Option<Reason>) {
+        match self.state {
+            State::Proposed => (Action::AwaitingApproval, None),
+            State::Approved | State::Prepared => {
+                let by = self.approved.as_ref().map(|(by, _)| by.clone()).unwrap_or_default();
+                (Action::Pending, Some(Reason::Approved { by }))
+            }
+            State::Submitting | State::Submitted | State::Running | State::Verifying => {
+                (Action::Pending, Some(Reason::UnderWay { state: self.state.name().to_owned() }))
+            }
+            State::Done => (Action::Executed, self.why.clone()),
+            State::Failed | State::Unknown => (Action::Failed, self.why.clone()),
+            State::Aborted => (Action::Skipped, self.why.clone()),
+        }
+    }
+
+    /// Whether a decision is the one it comes from, or wanted the same move again while it waited.
+    #[must_use]
+    pub fn answers(&self, decision: &Decision) -> bool {
+        let wanted = &decision.recommendation;
+        let same = (self.guest, &self.source, &self.target) == (wanted.guest, &wanted.source, &wanted.target);
+        let meanwhile = decision.id.run_s >= self.id.run_s && decision.id.run_at() <= self.confirmed_at;
+        let waits = matches!(decision.action, Action::AwaitingApproval | Action::Pending);
+        self.id == decision.id || (self.purpose == Purpose::Balance && same && meanwhile && waits)
+    }
+
     /// How long it took, from the call to the end of its task; `None` while it has not arrived.
     #[must_use]
     pub fn took(&self) -> Option<Duration> {
@@ -310,7 +338,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use evenkeel_common::decision::{Action, Cost, Risk, Trail};
+    use evenkeel_common::decision::{Cost, Risk, Trail};
     use evenkeel_common::id::ClusterId;
     use evenkeel_common::units::{Bytes, Score};
 
@@ -330,8 +358,12 @@ pub(crate) mod tests {
 
     /// Guest 101 from pve1 to pve2, wanted by a run at this second.
     pub(crate) fn intent(run_s: i64) -> Intent {
+        Intent::of(&decision(run_s), GuestKind::Qemu, 1.0)
+    }
+
+    fn decision(run_s: i64) -> Decision {
         let node = |name| NodeId::new(name).unwrap();
-        let decision = Decision {
+        Decision {
             id: DecisionId { cluster: ClusterId::new("lab").unwrap(), run_s, number: 1 },
             recommendation: Recommendation {
                 guest: Vmid::new(101).unwrap(),
@@ -350,8 +382,26 @@ pub(crate) mod tests {
             filter: None,
             reason: Reason::Accepted { before: 10.0, after: 8.0 },
             trail: Trail::default(),
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_move_is_told_of_every_run_that_wanted_it() {
+        let at = |second: i64| Timestamp::from_millis(1000 * second);
+        let mut intent = intent(60);
+        intent.confirmed_at = at(180);
+        for (run_s, answered) in [(0, false), (60, true), (120, true), (180, true), (240, false)] {
+            assert_eq!(intent.answers(&decision(run_s)), answered, "{run_s}");
+        }
+        let elsewhere = |mut decision: Decision| {
+            decision.recommendation.target = NodeId::new("pve3").unwrap();
+            decision
         };
-        Intent::of(&decision, GuestKind::Qemu, 1.0)
+        assert!(!intent.answers(&elsewhere(decision(120))));
+        assert!(!intent.answers(&Decision { action: Action::Recommended, ..decision(120) }));
+        assert_eq!(intent.fate(), (Action::AwaitingApproval, None));
+        intent.end(at(200), State::Aborted, Reason::Expired { minutes: 30, approved: false });
+        assert_eq!(intent.fate().0, Action::Skipped);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::stored;
 use super::views::{ClusterView, anomalies, decisions, guests, nodes, status};
 use super::watch::{Watch, follow};
 use crate::cycle::{ClusterHandle, Pause};
+use crate::execute::Intent;
 use crate::fleet::Fleet;
 use crate::history::History;
 use crate::identity::audit::{Audit, Entry, Outcome};
@@ -163,7 +164,8 @@ impl Control for ControlService {
     ) -> Answer<v1::ListDecisionsResponse> {
         let request = request.into_inner();
         let clusters = self.cluster_ids(&request.cluster)?;
-        self.off(move |this| stored::decisions(this.store.as_ref(), &clusters, &request))
+        let intents = self.intents();
+        self.off(move |this| stored::decisions(this.store.as_ref(), &clusters, &request, &intents))
             .await
             .map(Response::new)
     }
@@ -258,6 +260,11 @@ impl Control for ControlService {
 }
 
 impl ControlService {
+    /// All migrations that are remembered, of all clusters.
+    pub(super) fn intents(&self) -> Vec<Intent> {
+        self.clusters.values().flat_map(|handle| handle.book.all()).collect()
+    }
+
     /// Runs what blocks on the store where it may block.
     pub(super) async fn off<T: Send + 'static>(
         &self,

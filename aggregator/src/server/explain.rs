@@ -10,6 +10,7 @@ use tonic::Status;
 use super::control::{ControlService, no_decision};
 use super::execution::stored;
 use super::request::{optional, parse, vmid};
+use super::stored::fated;
 use super::views::{decisions, moves};
 use crate::cycle::ClusterHandle;
 use crate::store::records::DecisionKey;
@@ -22,20 +23,24 @@ impl ControlService {
         } else {
             self.explain_one(parse(&request.decision)?).await?
         };
+        let intents = self.intents();
         self.off(move |this| {
             let mut answer = answer;
             for decision in &mut answer.decisions {
                 let Ok(id) = decision.id.parse::<DecisionId>() else { continue };
-                let intent = stored(this.store.as_ref(), &id)?;
-                answer.moves.extend(intent.as_ref().map(moves::view));
-                let key = DecisionKey { cluster: id.cluster, run_s: id.run_s, number: id.number };
-                // Decided again it is what it was then; the row tells what has become of it.
-                if intent.is_some()
-                    && let Some(row) = trees::DECISIONS.get(this.store.as_ref(), &key)?
-                {
-                    decision.action = row.action.name().into();
-                    decision.reason = Some(decisions::reason(&row.reason));
-                }
+                let key = DecisionKey { cluster: id.cluster.clone(), run_s: id.run_s, number: id.number };
+                let Some(row) = trees::DECISIONS.get(this.store.as_ref(), &key)? else { continue };
+                let known = intents.iter().rev().find(|intent| intent.answers(&row)).cloned();
+                let Some(intent) =
+                    known.map_or_else(|| stored(this.store.as_ref(), &id), |known| Ok(Some(known)))?
+                else {
+                    continue;
+                };
+                // Decided again it is what it was then; what has become of it is told beside.
+                let row = fated(row, std::slice::from_ref(&intent));
+                decision.action = row.action.name().into();
+                decision.reason = Some(decisions::reason(&row.reason));
+                answer.moves.push(moves::view(&intent));
             }
             Ok(answer)
         })

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use evenkeel_common::decision::Decision;
 use evenkeel_common::id::{ClusterId, Vmid};
 use evenkeel_common::time::Timestamp;
 use evenkeel_proto::v1;
 
 use super::judged;
 use super::views::{anomalies as anomaly_views, decisions as decision_views};
+use crate::execute::Intent;
 use crate::store::records::{AnomalyKey, AnomalyTimeKey, DecisionKey, GapKey, ProfileRecord};
 use crate::store::{Direction, KeyRange, OnDamage, Store, StoreError, trees};
 
@@ -95,11 +97,23 @@ pub(super) fn anomalies(
     Ok(v1::ListAnomaliesResponse { anomalies: found, truncated })
 }
 
-/// Decisions that were asked for, newest first.
+/// A decision with what has become of it since.
+pub(super) fn fated(mut decision: Decision, intents: &[Intent]) -> Decision {
+    // The newest first: a move may have been wanted, given up and wanted again.
+    if let Some(intent) = intents.iter().rev().find(|intent| intent.answers(&decision)) {
+        let (action, reason) = intent.fate();
+        decision.action = action;
+        decision.reason = reason.unwrap_or(decision.reason);
+    }
+    decision
+}
+
+/// Decisions that were asked for, newest first. `intents`: what became of those that evenkeel was to act on.
 pub(super) fn decisions(
     store: &dyn Store,
     clusters: &[ClusterId],
     request: &v1::ListDecisionsRequest,
+    intents: &[Intent],
 ) -> Result<v1::ListDecisionsResponse, StoreError> {
     let limit = limit(request.limit);
     let since_s = Timestamp::from_millis(request.since_ms.unwrap_or(0)).as_secs();
@@ -118,6 +132,7 @@ pub(super) fn decisions(
                     truncated = true;
                     return ControlFlow::Break(());
                 }
+                let decision = fated(decision, intents);
                 if decision_views::wanted(request, &decision) {
                     taken += 1;
                     found.push(decision_views::view(&decision));

@@ -1,6 +1,6 @@
 //! `explain`: why a guest moves or does not, as a text an admin forwards unchanged.
 
-use evenkeel_proto::v1::{Decision, ExplainRequest, ExplainResponse, Reason};
+use evenkeel_proto::v1::{Decision, ExplainRequest, ExplainResponse, MoveView, Reason};
 
 use super::decisions::because;
 use super::{Context, guest_label, moves, node_or_all, or_dash, vmid_or_all};
@@ -96,7 +96,7 @@ fn page(screen: &Screen, subject: Subject, answer: &ExplainResponse, now_ms: i64
             for decision in &answer.decisions {
                 page.gap();
                 full(&mut page, screen, decision, now_ms);
-                if let Some(moved) = answer.moves.iter().find(|moved| moved.id == decision.id) {
+                if let Some(moved) = of(&answer.moves, decision) {
                     moves::way(&mut page, screen, moved, now_ms);
                 }
             }
@@ -118,6 +118,11 @@ fn page(screen: &Screen, subject: Subject, answer: &ExplainResponse, now_ms: i64
         page.inset(&scores(answer));
     }
     page.finish()
+}
+
+/// What became of a decision; its own number is that of the first run that wanted the move.
+fn of<'a>(moves: &'a [MoveView], decision: &Decision) -> Option<&'a MoveView> {
+    moves.iter().find(|moved| (moved.guest, &moved.target) == (decision.guest, &decision.target))
 }
 
 fn headline(subject: Subject, answer: &ExplainResponse) -> String {
