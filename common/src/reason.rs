@@ -374,6 +374,8 @@ reasons! {
     /// The aggregator may not start migrations.
     "no_exec_token" NoExecToken { detail: String } =>
         ("evenkeel may not start migrations: {detail}; see execute.token_file");
+    /// The mode leaves moves to people.
+    "mode_advises" ModeAdvises {} => ("mode advise leaves every move to people; policy.mode changes that");
     /// It has only just started.
     "starting" Starting { seconds_left: u64 } =>
         ("the aggregator has only just started; it moves nothing for another {seconds_left} s");

@@ -164,6 +164,7 @@ async fn an_evacuation_is_proposed_approved_and_empties_the_node() {
     assert!(posts(&lab).is_empty());
     let approved = ask(&lab, &["approve", "--all-from", "pve5"]).await;
     assert!(approved.status.success(), "{}", said(&approved));
+    assert!(running(&lab) == before, "nothing has left yet");
     for _ in 0..24 {
         minutes(&lab, 5).await;
         if running(&lab).is_empty() {

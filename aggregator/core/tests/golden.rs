@@ -39,6 +39,7 @@ const OF_THE_DAEMON: &[&str] = &[
     "not_configured",
     "no_execute",
     "no_exec_token",
+    "mode_advises",
     "starting",
     "unresolved",
     "intents_damaged",

@@ -74,7 +74,7 @@ pub struct ClusterSwitches {
 impl Switches for ClusterSwitches {
     fn off(&self) -> Option<Reason> {
         if self.handle.policy.mode == Mode::Advise {
-            return Some(Reason::NoExecToken { detail: "mode advise leaves every move to people".into() });
+            return Some(Reason::ModeAdvises {});
         }
         if let Some(pause) = &self.handle.lock().pause {
             return Some(Reason::Paused { why: pause.why.clone() });

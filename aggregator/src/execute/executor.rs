@@ -11,7 +11,7 @@ use evenkeel_common::guest::GuestKind;
 use evenkeel_common::id::{NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_core::aftermath::{AFTER, Check, Figures, expected_relief};
-use evenkeel_core::preflight::objection;
+use evenkeel_core::preflight::{Purpose, objection};
 use evenkeel_core::{Candidate, InFlight, Policy, RunRecord, Snapshot};
 use evenkeel_runtime::clock::Clock;
 
@@ -112,7 +112,8 @@ impl<H: Hypervisor> Executor<H> {
         Ok(())
     }
 
-    /// Whether the same move waits already; another one of the same guest gives way.
+    /// Whether the guest's move waits already. A proposal of another target gives way to the newer one; what an operator
+    /// has approved, or an evacuation, stays: the last look judges it.
     async fn confirm(&self, decision: &Decision) -> Result<bool, LogError> {
         let wanted = &decision.recommendation;
         let at = decision.id.run_at();
@@ -121,17 +122,18 @@ impl<H: Hypervisor> Executor<H> {
                 continue;
             }
             let same = open.source == wanted.source && open.target == wanted.target;
+            let stays = same || open.approved.is_some() || open.purpose == Purpose::Evacuation;
             let change = |intent: &mut Intent| {
                 if same {
                     intent.confirmed_at = at;
-                } else {
+                } else if !stays && intent.state == State::Proposed {
                     let why = Reason::Superseded { target: wanted.target.clone() };
                     intent.end(at, State::Aborted, why);
                 }
                 Ok::<_, LogError>(())
             };
             self.book.change(&open.id, change).await?;
-            if same {
+            if stays {
                 return Ok(true);
             }
         }
@@ -211,11 +213,13 @@ impl<H: Hypervisor> Executor<H> {
     async fn hold(&self, intent: &Intent, why: Reason) -> Result<(), LogError> {
         let now = self.clock.now();
         let hold = |intent: &mut Intent| {
-            let detail = format!("waits: {why}");
+            // Once for each cause: how many minutes are left of it changes with every look.
+            let cause: String = why.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
             if !passes(&why) {
                 intent.end(now, State::Aborted, why);
-            } else if intent.log.last().is_none_or(|step| step.detail != detail) {
-                intent.note(now, detail);
+            } else if intent.waits_for.as_ref() != Some(&cause) {
+                intent.waits_for = Some(cause);
+                intent.note(now, format!("waits: {why}"));
             }
             Ok::<_, LogError>(())
         };
@@ -325,6 +329,7 @@ fn passes(why: &Reason) -> bool {
         Reason::Paused { .. }
             | Reason::NoExecute { .. }
             | Reason::NoExecToken { .. }
+            | Reason::ModeAdvises {}
             | Reason::Starting { .. }
             | Reason::Unresolved { .. }
             | Reason::BreakerOpen { .. }

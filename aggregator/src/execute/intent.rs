@@ -159,6 +159,8 @@ pub struct Intent {
     pub confirmed_at: Timestamp,
     /// Who approved it, and when.
     pub approved: Option<(String, Timestamp)>,
+    /// What it waits for, where it does, without the numbers.
+    pub waits_for: Option<String>,
     /// When the call was made, and when it had its answer or none would come any more.
     pub submitted_at: Option<Timestamp>,
     /// See [`Self::submitted_at`].
@@ -232,6 +234,7 @@ impl Intent {
             state: State::Proposed,
             confirmed_at: at,
             approved: None,
+            waits_for: None,
             submitted_at: None,
             answered_at: None,
             submitted_as: String::new(),
