@@ -5,8 +5,8 @@
 //! for a week, and until an operator arms the executor anew: nothing would ever arrive again if they counted for good.
 //!
 //! How long a move takes follows from the speed of the network as configured; the median of what the last ones took
-//! against that corrects it, from three on. The downtime at the end of a live migration is not told by Proxmox VE's API,
-//! and has no part.
+//! against that corrects it, from three on. The downtime at the end of a live migration stands in its task's log only,
+//! which nobody reads yet, and has no part.
 
 use std::time::Duration;
 

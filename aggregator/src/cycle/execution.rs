@@ -293,7 +293,12 @@ impl StoreLog {
             .map_err(|source| StoreError::Encode { tree: trees::INTENTS.id().name, source })?;
         let mut batch = Batch::new();
         batch.put(&trees::INTENTS, &key, &value)?;
-        if let Some(mut decision) = trees::DECISIONS.get(self.store.as_ref(), &key)? {
+        let decision = match trees::DECISIONS.get(self.store.as_ref(), &key) {
+            // The row only tells people; that it is damaged keeps no migration from being written down.
+            Err(StoreError::Damaged { .. }) => None,
+            read => read?,
+        };
+        if let Some(mut decision) = decision {
             let (action, reason) = intent.fate();
             decision.action = action;
             decision.reason = reason.unwrap_or(decision.reason);

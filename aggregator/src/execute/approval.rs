@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_common::id::{DecisionId, NodeId, Vmid};
+use evenkeel_common::id::DecisionId;
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use evenkeel_core::preflight::Purpose;
@@ -48,14 +48,6 @@ pub enum ApprovalError {
 }
 
 impl Book {
-    /// The open proposal of the same move, where a later run repeated it under another number.
-    #[must_use]
-    pub fn proposal_like(&self, guest: Vmid, target: &NodeId) -> Option<DecisionId> {
-        let same = |intent: &&Intent| intent.guest == guest && intent.target == *target;
-        let waiting = self.in_state(&[State::Proposed]);
-        waiting.iter().rev().find(same).map(|intent| intent.id.clone())
-    }
-
     /// An operator says yes. What was approved is started with the next look at Proxmox VE, if that finds nothing
     /// against it.
     ///

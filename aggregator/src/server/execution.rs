@@ -50,19 +50,17 @@ impl ExecutionService {
         self.control.handle(id.cluster.as_str())
     }
 
-    /// The proposal that a decision means: its own, or that of the same move by an earlier run.
-    async fn proposal(&self, handle: &ClusterHandle, id: DecisionId) -> Result<DecisionId, Status> {
+    /// The migration that a decision means: its own, or that of the same move wanted by an earlier run.
+    async fn meant(&self, handle: &ClusterHandle, id: DecisionId) -> Result<DecisionId, Status> {
         if handle.book.get(&id).is_some() {
             return Ok(id);
         }
         let (cluster, run_s, number) = (id.cluster.clone(), id.run_s, id.number);
         let key = DecisionKey { cluster, run_s, number };
         let decision = self.control.off(move |this| trees::DECISIONS.get(this.store.as_ref(), &key)).await?;
-        let same = decision.and_then(|decision| {
-            let wanted = decision.recommendation;
-            handle.book.proposal_like(wanted.guest, &wanted.target)
-        });
-        Ok(same.unwrap_or(id))
+        let intents = handle.book.all();
+        let same = |decision| intents.iter().rev().find(|intent| intent.answers(&decision));
+        Ok(decision.and_then(same).map_or(id, |intent| intent.id.clone()))
     }
 
     /// Writes down what an operator said, whatever came of it.
@@ -137,7 +135,7 @@ impl Execution for ExecutionService {
         let who = who(&request);
         let asked: DecisionId = parse(&request.into_inner().decision)?;
         let handle = self.handle_of(&asked)?;
-        let id = self.proposal(&handle, asked.clone()).await?;
+        let id = self.meant(&handle, asked.clone()).await?;
         let (by, now, patience) =
             (name_of(who.as_ref()), self.control.clock.now(), handle.execute.patience());
         let said = match handle.policy.mode {
@@ -154,7 +152,7 @@ impl Execution for ExecutionService {
         let asked: DecisionId = parse(&decision)?;
         bounded(&why)?;
         let handle = self.handle_of(&asked)?;
-        let id = self.proposal(&handle, asked.clone()).await?;
+        let id = self.meant(&handle, asked.clone()).await?;
         let (by, now) = (name_of(who.as_ref()), self.control.clock.now());
         let said = handle.book.reject(&id, &by, &why, now).await.map_err(refused);
         let intent = self.told(who, "/evenkeel.v1.Execution/Reject", format!("{asked} {why}"), said).await?;
@@ -206,7 +204,7 @@ impl Execution for ExecutionService {
         if !request.decision.is_empty() {
             let asked: DecisionId = parse(&request.decision)?;
             let handle = self.handle_of(&asked)?;
-            let id = self.proposal(&handle, asked.clone()).await?;
+            let id = self.meant(&handle, asked.clone()).await?;
             let found = self.control.off(move |this| stored(this.store.as_ref(), &id)).await?;
             let found = found.ok_or_else(|| {
                 Status::not_found(format!(
