@@ -240,6 +240,12 @@ fn to(intent: &mut Intent, at: Timestamp, state: State, detail: &str) {
 
 /// The end, where it is one that may follow; whether it was.
 fn end(intent: &mut Intent, at: Timestamp, state: State, why: Reason) -> bool {
+    if intent.state == state && intent.why.is_none() {
+        // It had failed for another reason, before its task was found.
+        intent.note(at, why.to_string());
+        intent.why = Some(why);
+        return false;
+    }
     intent.state != state && intent.state.may_become(state) && intent.end(at, state, why)
 }
 

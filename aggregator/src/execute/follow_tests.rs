@@ -160,6 +160,9 @@ fn a_call_without_an_answer_is_looked_for_and_given_up_only_when_nothing_shows_i
     let late = after(&lost, &[seen(1040, "pve1", &[task("new", None)])]);
     assert_eq!((late.state, late.upid.as_deref(), late.why.is_none()), (State::Running, Some("new"), true));
     assert_eq!(after(&late, &[seen(1060, "pve2", &[task("new", Some((1055, None)))])]).state, State::Done);
+    // One that failed meanwhile tells why.
+    let failed = after(&lost, &[seen(1040, "pve1", &[task("new", Some((1030, Some("target full"))))])]);
+    assert_eq!((failed.state, why(&failed)), (State::Failed, "the migration failed: target full".into()));
     let too_late = follow(&lost, &seen(5000, "pve1", &[task("new", None)]), &BTreeSet::new());
     assert_eq!(too_late, None);
 }
