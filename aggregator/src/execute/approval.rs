@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_common::id::DecisionId;
+use evenkeel_common::id::{DecisionId, NodeId, Vmid};
 use evenkeel_common::reason::Reason;
 use evenkeel_common::time::Timestamp;
 use evenkeel_core::preflight::Purpose;
@@ -93,6 +93,27 @@ impl Book {
         };
         let changed = self.change(id, reject).await?;
         changed.ok_or_else(|| ApprovalError::NotProposed(id.clone()))
+    }
+
+    /// Whether a guest is free for another proposal: one that waits gives way, one that is on its way does not.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn make_room(&self, guest: Vmid, target: &NodeId, now: Timestamp) -> Result<bool, LogError> {
+        for open in self.all().into_iter().filter(|i| i.guest == guest && !i.state.is_over()) {
+            let give_way = |intent: &mut Intent| {
+                // Looked at as it is now: it may have been called since.
+                if !intent.state.is_under_way() && !intent.state.is_over() {
+                    intent.end(now, State::Aborted, Reason::Superseded { target: target.clone() });
+                }
+                Ok::<_, LogError>(())
+            };
+            let left = self.change(&open.id, give_way).await?;
+            if left.is_some_and(|intent| !intent.state.is_over()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Gives up what is unknown: an operator has looked, and what was under way is no longer waited for.
@@ -223,6 +244,24 @@ mod tests {
         let given_up = book.get(&id).unwrap();
         assert_eq!((given_up.state, given_up.ended_at()), (State::Failed, Some(at(9))));
         assert_eq!(book.unresolved(), []);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gives_way_to_another_proposal_and_who_is_on_its_way_does_not() {
+        let (book, id) = book();
+        let (guest, target) = (book.get(&id).unwrap().guest, NodeId::new("pve3").unwrap());
+        let go = |intent: &mut Intent| {
+            for state in [State::Approved, State::Prepared, State::Submitting] {
+                intent.enter(at(1), state, "");
+            }
+            Ok::<_, LogError>(())
+        };
+        book.change(&id, go).await.unwrap();
+        assert!(!book.make_room(guest, &target, at(2)).await.unwrap());
+        assert_eq!(book.get(&id).unwrap().state, State::Submitting, "a call that is made is never given up");
+        let (book, id) = self::book();
+        assert!(book.make_room(guest, &target, at(2)).await.unwrap());
+        assert_eq!(book.get(&id).unwrap().why, Some(Reason::Superseded { target }));
     }
 
     #[tokio::test]

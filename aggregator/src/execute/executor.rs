@@ -215,7 +215,9 @@ impl<H: Hypervisor> Executor<H> {
         let hold = |intent: &mut Intent| {
             // Once for each cause: how many minutes are left of it changes with every look.
             let cause: String = why.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
-            if !passes(&why) {
+            if intent.state.is_over() {
+                return Ok(()); // Given up by an operator meanwhile.
+            } else if !passes(&why) {
                 intent.end(now, State::Aborted, why);
             } else if intent.waits_for.as_ref() != Some(&cause) {
                 intent.waits_for = Some(cause);

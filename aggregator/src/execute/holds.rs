@@ -37,7 +37,12 @@ pub fn holds(book: &Book, rest: Duration, now: Timestamp) -> Vec<HandsOff> {
     let scopes = std::iter::once(None).chain(nodes.into_iter().map(Some));
     holds.extend(scopes.filter_map(|node| tripped(&intents, node, book.rearmed_at(), rest, now)));
     holds.extend(intents.iter().filter_map(|intent| refused(intent, now)));
-    holds.extend(intents.iter().filter_map(evacuating));
+    // One for each node, however many of its guests have still to leave.
+    for off in intents.iter().filter_map(evacuating) {
+        if !holds.contains(&off) {
+            holds.push(off);
+        }
+    }
     holds
 }
 
@@ -163,6 +168,19 @@ mod tests {
         let mut late = intent(0);
         late.end(at(1), State::Aborted, Reason::Expired { minutes: 30, approved: false });
         assert_eq!(codes(vec![late], None, 2), [""; 0]);
+    }
+
+    #[test]
+    fn a_node_that_is_emptied_is_told_once_and_only_while_it_is() {
+        let leaves = |run_s: i64| {
+            let mut intent = intent(run_s);
+            (intent.purpose, intent.approved) = (Purpose::Evacuation, Some(("ann".into(), at(0))));
+            intent
+        };
+        assert_eq!(codes(vec![leaves(1), leaves(2)], None, 1), ["evacuating pve1"]);
+        let mut over = leaves(1);
+        over.end(at(1), State::Aborted, Reason::Expired { minutes: 1, approved: true });
+        assert_eq!(codes(vec![over], None, 1), [""; 0]);
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use evenkeel_common::id::{DecisionId, NodeId, Vmid};
-use evenkeel_common::reason::Reason;
-use evenkeel_common::time::Timestamp;
+use evenkeel_common::id::{DecisionId, NodeId};
 use evenkeel_core::Mode;
 use evenkeel_core::preflight::Purpose;
 use evenkeel_core::whatif::drain::drain;
@@ -17,9 +15,9 @@ use super::control::ControlService;
 use super::request::{name_of, optional, parse, vmid, who};
 use super::views::moves::view;
 use crate::cycle::{ClusterHandle, Rearmed};
+use crate::execute::Intent;
 use crate::execute::approval::ApprovalError;
 use crate::execute::holds::holds;
-use crate::execute::{Intent, State};
 use crate::identity::audit::Outcome;
 use crate::store::records::DecisionKey;
 use crate::store::{Direction, KeyRange, OnDamage, Store, StoreError, trees};
@@ -93,7 +91,8 @@ impl ExecutionService {
             let wanted = &outgoing.recommendation;
             let guest = record.snapshot.guests.iter().find(|guest| guest.vmid == wanted.guest);
             let Some(guest) = guest else { continue };
-            if !self.make_room(handle, guest.vmid, &wanted.target, now).await? {
+            let free = handle.book.make_room(guest.vmid, &wanted.target, now).await;
+            if !free.map_err(|error| Status::internal(error.to_string()))? {
                 continue;
             }
             let id = DecisionId { cluster: handle.id.clone(), run_s: now.as_secs(), number };
@@ -104,28 +103,6 @@ impl ExecutionService {
             proposed.push(intent);
         }
         Ok(proposed)
-    }
-
-    /// Whether a guest is free for another proposal; one that waits gives way, one that is on its way does not.
-    async fn make_room(
-        &self,
-        handle: &ClusterHandle,
-        guest: Vmid,
-        target: &NodeId,
-        now: Timestamp,
-    ) -> Result<bool, Status> {
-        for open in handle.book.all().into_iter().filter(|i| i.guest == guest && !i.state.is_over()) {
-            if open.state.is_under_way() {
-                return Ok(false);
-            }
-            let give_way = |intent: &mut Intent| {
-                intent.end(now, State::Aborted, Reason::Superseded { target: target.clone() });
-                Ok::<_, crate::execute::LogError>(())
-            };
-            let changed = handle.book.change(&open.id, give_way).await;
-            changed.map_err(|error| Status::internal(error.to_string()))?;
-        }
-        Ok(true)
     }
 }
 

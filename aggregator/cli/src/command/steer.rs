@@ -38,7 +38,7 @@ pub async fn approve(context: &Context, args: ApproveArgs) -> Result<(), CliErro
     for decision in meant(context, args.decisions, args.all_from).await? {
         let question = ApproveRequest { decision };
         let answer = context.client.ask(question, async |_, request| execution.approve(request).await).await;
-        moves.extend(or_tell(context, answer, &moves)?.r#move);
+        moves.extend(or_tell(answer, &moves)?.r#move);
     }
     said(
         context,
@@ -56,7 +56,7 @@ pub async fn reject(context: &Context, args: RejectArgs) -> Result<(), CliError>
     for decision in meant(context, args.decisions, args.all_from).await? {
         let question = RejectRequest { decision, why: why.clone() };
         let answer = context.client.ask(question, async |_, request| execution.reject(request).await).await;
-        moves.extend(or_tell(context, answer, &moves)?.r#move);
+        moves.extend(or_tell(answer, &moves)?.r#move);
     }
     said(context, moves, "Rejected", "Their guests are left alone for an hour.")
 }
@@ -87,8 +87,8 @@ async fn meant(
 }
 
 /// The answer, or the refusal after what was done before it.
-fn or_tell<A>(context: &Context, answer: Result<A, CliError>, done: &[MoveView]) -> Result<A, CliError> {
-    if answer.is_err() && !done.is_empty() && !context.json {
+fn or_tell<A>(answer: Result<A, CliError>, done: &[MoveView]) -> Result<A, CliError> {
+    if answer.is_err() && !done.is_empty() {
         let ids: Vec<&str> = done.iter().map(|moved| moved.id.as_str()).collect();
         crate::render::note(&format!("evenkeelctl: done before this one: {}", ids.join(", ")));
     }
