@@ -124,12 +124,17 @@ impl Book {
         self.lock().values().filter(|intent| intent.unknown_at.is_some_and(counts)).cloned().collect()
     }
 
-    /// Adds an intent. Durable on return.
+    /// Adds an intent. Durable on return. A migration that is under way keeps its number, should a clock that was set
+    /// back give it again; the new one then is not added.
     ///
     /// # Errors
     /// [`LogError`]; it is not added then.
     pub async fn add(&self, intent: Intent) -> Result<(), LogError> {
         let _editing = self.editing.lock().await;
+        if self.get(&intent.id).is_some_and(|known| known.state.is_under_way()) {
+            tracing::warn!(id = %intent.id, "this number has a migration under way; was the clock set back?");
+            return Ok(());
+        }
         self.keep(intent).await
     }
 
@@ -214,6 +219,17 @@ pub(crate) mod tests {
         assert_eq!(book.get(&intent.id).unwrap(), intent);
         assert!(book.add(super::super::intent::tests::intent(11)).await.is_err());
         assert_eq!(book.all().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_makes_nobody_lose_sight_of_a_migration() {
+        let mut called = intent(10);
+        for state in [State::Approved, State::Prepared, State::Submitting] {
+            called.enter(Timestamp::from_millis(11_000), state, "");
+        }
+        let book = Book::new(Arc::new(Forgetful::default()), vec![called.clone()], None);
+        book.add(intent(10)).await.unwrap();
+        assert_eq!(book.all(), [called]);
     }
 
     #[tokio::test]
